@@ -1,0 +1,1 @@
+//! RCU, quiescent-state based.

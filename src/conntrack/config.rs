@@ -1,0 +1,85 @@
+//! The tracker's settings: limits, timeouts and the TCP knobs, with Linux's defaults
+//! (`net.netfilter.nf_conntrack_*`, Linux 6.12).
+
+use super::types::TcpState;
+use crate::base::time::Span;
+
+/// Timeouts of every protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// One for each TCP state, indexed by `TcpState as usize`.
+    pub tcp: [Span; TcpState::COUNT],
+    /// After `max_retrans` identical segments, or a zero window.
+    pub tcp_retrans: Span,
+    /// While data is unacknowledged, or a flow was picked up and has no reply.
+    pub tcp_unack: Span,
+    /// UDP before a reply.
+    pub udp_unreplied: Span,
+    /// UDP streams.
+    pub udp_replied: Span,
+    /// ICMP queries.
+    pub icmp: Span,
+    /// ICMPv6 queries.
+    pub icmpv6: Span,
+    /// Every protocol without a tracker of its own.
+    pub generic: Span,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let mut tcp = [Span::secs(120); TcpState::COUNT];
+        for (state, secs) in [
+            (TcpState::SynSent, 120),
+            (TcpState::SynRecv, 60),
+            (TcpState::Established, 432_000),
+            (TcpState::FinWait, 120),
+            (TcpState::CloseWait, 60),
+            (TcpState::LastAck, 30),
+            (TcpState::TimeWait, 120),
+            (TcpState::Close, 10),
+            (TcpState::SynSent2, 120),
+        ] {
+            tcp[state as usize] = Span::secs(secs);
+        }
+        Self {
+            tcp,
+            tcp_retrans: Span::secs(300),
+            tcp_unack: Span::secs(300),
+            udp_unreplied: Span::secs(30),
+            udp_replied: Span::secs(120),
+            icmp: Span::secs(30),
+            icmpv6: Span::secs(30),
+            generic: Span::secs(600),
+        }
+    }
+}
+
+/// Everything about tracking that policy sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Most flows that the box keeps, over all shards and both families.
+    pub max: u32,
+    /// Timeouts.
+    pub timeouts: Timeouts,
+    /// `nf_conntrack_tcp_loose`: pick up flows mid-stream.
+    pub tcp_loose: bool,
+    /// `nf_conntrack_tcp_be_liberal`: out-of-window segments are not INVALID.
+    pub tcp_be_liberal: bool,
+    /// `nf_conntrack_tcp_max_retrans`: identical segments until the retrans timeout.
+    pub tcp_max_retrans: u8,
+    /// `nf_conntrack_tcp_ignore_invalid_rst`: an RST below the acknowledged range is accepted.
+    pub tcp_ignore_invalid_rst: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max: 262_144,
+            timeouts: Timeouts::default(),
+            tcp_loose: true,
+            tcp_be_liberal: false,
+            tcp_max_retrans: 3,
+            tcp_ignore_invalid_rst: false,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Connection tracking with netfilter's semantics.
+pub mod config;
+pub mod types;

@@ -1,0 +1,162 @@
+//! The words of connection tracking: states, directions, status, protocol names. Values only; the
+//! machinery is in the neighbouring files.
+
+use serde::{Deserialize, Serialize};
+use zerocopy::{FromZeros, Immutable, IntoBytes};
+
+/// IANA protocol numbers that this crate names.
+pub mod proto {
+    #![allow(missing_docs)]
+    pub const ICMP: u8 = 1;
+    pub const IGMP: u8 = 2;
+    pub const TCP: u8 = 6;
+    pub const EGP: u8 = 8;
+    pub const UDP: u8 = 17;
+    pub const MUX: u8 = 18;
+    pub const NETBLT: u8 = 30;
+    pub const DCCP: u8 = 33;
+    pub const GRE: u8 = 47;
+    pub const ESP: u8 = 50;
+    pub const AH: u8 = 51;
+    pub const ICMPV6: u8 = 58;
+    pub const OSPF: u8 = 89;
+    pub const SCTP: u8 = 132;
+    pub const UDPLITE: u8 = 136;
+}
+
+/// What a packet is to the tracker: nftables' `ct state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CtState {
+    /// Starts a flow, or belongs to one that has seen no reply yet.
+    New,
+    /// Belongs to a flow that has seen both directions.
+    Established,
+    /// An ICMP error about a known flow, or a flow that a helper expected.
+    Related,
+    /// Could not be identified, or is impossible in its flow's state.
+    Invalid,
+    /// Exempted by `notrack`, or never tracked (IPv6 neighbour discovery).
+    Untracked,
+}
+
+impl CtState {
+    /// Every state, in nftables' order.
+    pub const ALL: [CtState; 5] = [
+        CtState::Invalid,
+        CtState::Established,
+        CtState::Related,
+        CtState::New,
+        CtState::Untracked,
+    ];
+
+    /// The word that policy and `replay` use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CtState::New => "new",
+            CtState::Established => "established",
+            CtState::Related => "related",
+            CtState::Invalid => "invalid",
+            CtState::Untracked => "untracked",
+        }
+    }
+
+    /// This state as one bit, for sets of states.
+    pub const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// Direction of a packet relative to its flow: `Original` is the direction of the first packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Dir {
+    /// As the first packet went.
+    Original = 0,
+    /// Against it.
+    Reply = 1,
+}
+
+impl Dir {
+    /// The opposite direction.
+    #[inline]
+    pub const fn flip(self) -> Dir {
+        match self {
+            Dir::Original => Dir::Reply,
+            Dir::Reply => Dir::Original,
+        }
+    }
+
+    /// The word that policy and `replay` use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dir::Original => "original",
+            Dir::Reply => "reply",
+        }
+    }
+}
+
+/// States of a TCP flow (Linux 6.x `tcp_conntrack`; `SynSent2` is simultaneous open).
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, FromZeros, IntoBytes, Immutable,
+)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[repr(u8)]
+pub enum TcpState {
+    /// No packet was judged yet.
+    None = 0,
+    /// SYN seen.
+    SynSent,
+    /// SYN/ACK seen.
+    SynRecv,
+    /// Handshake complete, or picked up mid-stream.
+    Established,
+    /// FIN seen.
+    FinWait,
+    /// FIN acknowledged.
+    CloseWait,
+    /// FIN seen both ways.
+    LastAck,
+    /// Last ACK seen.
+    TimeWait,
+    /// Reset, or gone.
+    Close,
+    /// SYN seen both ways.
+    SynSent2,
+}
+
+impl TcpState {
+    /// How many states there are.
+    pub const COUNT: usize = 10;
+
+    /// Every state, in numeric order.
+    pub const ALL: [TcpState; Self::COUNT] = [
+        TcpState::None,
+        TcpState::SynSent,
+        TcpState::SynRecv,
+        TcpState::Established,
+        TcpState::FinWait,
+        TcpState::CloseWait,
+        TcpState::LastAck,
+        TcpState::TimeWait,
+        TcpState::Close,
+        TcpState::SynSent2,
+    ];
+
+    /// The name that conntrack(8) prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TcpState::None => "NONE",
+            TcpState::SynSent => "SYN_SENT",
+            TcpState::SynRecv => "SYN_RECV",
+            TcpState::Established => "ESTABLISHED",
+            TcpState::FinWait => "FIN_WAIT",
+            TcpState::CloseWait => "CLOSE_WAIT",
+            TcpState::LastAck => "LAST_ACK",
+            TcpState::TimeWait => "TIME_WAIT",
+            TcpState::Close => "CLOSE",
+            TcpState::SynSent2 => "SYN_SENT2",
+        }
+    }
+}

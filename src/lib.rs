@@ -1,0 +1,24 @@
+//! shardwall: a stateful firewall appliance on DPDK poll-mode drivers.
+//!
+//! The layers are the folders, and imports run downward only (`tests/layering.rs` holds it):
+//!
+//! | layer | holds |
+//! |---|---|
+//! | [`base`] | time values, keyed hash, per-core counters, the RCU primitive |
+//! | [`wire`] | one protocol a file: header views, the one-pass parse, checksums |
+//! | [`conntrack`] | tuples, flow entries, the shard (hash table and wheels), protocol trackers |
+//! | [`policy`] | the YAML model, checking with spans, compiling, evaluating |
+//! | [`pipeline`] | a burst through parse, raw, conntrack, policy and verdict; drop reasons; reject |
+//! | [`dataplane`] | port I/O behind a trait, the worker loop, steering and hand-off |
+//! | [`control`] | reload, the API socket, metrics, signals |
+//! | [`cli`] | arguments, printing, replay, demo |
+//!
+//! Everything above `dataplane` is pure: no DPDK, no clock (time is an argument), no I/O.
+pub mod base;
+pub mod cli;
+pub mod conntrack;
+pub mod control;
+pub mod dataplane;
+pub mod pipeline;
+pub mod policy;
+pub mod wire;

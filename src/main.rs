@@ -1,0 +1,2 @@
+//! The `shardwall` binary.
+fn main() {}

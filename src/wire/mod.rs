@@ -1,3 +1,22 @@
-//! Packets as bytes: one protocol a file, and the one-pass parse that the packet path uses.
+//! Packets as bytes: one protocol a file, each a zero-copy view of its header; and the one-pass
+//! parse that the packet path uses.
+//!
+//! Views are fixed-layout structs in network byte order (zerocopy), so one bounds check covers a
+//! whole header, and the same type writes what it reads.
+pub mod arp;
+pub mod build;
+pub mod checksum;
+pub mod ethernet;
+pub mod icmp;
+pub mod inner;
+pub mod ipv4;
+pub mod ipv6;
+pub mod parse;
 pub mod parsed;
-pub use parsed::{Addrs, Fragment, L3, L4, Parsed};
+pub mod proto;
+pub mod tcp;
+pub mod udp;
+
+pub use inner::{Inner, inner};
+pub use parse::parse;
+pub use parsed::{Addrs, Fragment, L3, L4, NO_VLAN, Parsed, TcpHeader};

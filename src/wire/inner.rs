@@ -1,0 +1,112 @@
+//! The packet that an ICMP error quotes: addresses and the first bytes of its transport header,
+//! which is all that a router must include (RFC 792: 64 bits of the original data).
+
+use super::parsed::{Addrs, L3, L4, Parsed};
+use super::{icmp, ipv4, ipv6, proto};
+use zerocopy::FromBytes;
+use zerocopy::byteorder::{BE, U16};
+
+/// What identifies the quoted packet's flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inner {
+    /// Its addresses, as it was sent.
+    pub addrs: Addrs,
+    /// Its transport protocol.
+    pub proto: u8,
+    /// Its ports, or ICMP type, code and id; anything else is [`Ports::None`].
+    pub ports: Ports,
+}
+
+/// What stands in the first bytes of a quoted transport header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// TCP, UDP, UDP-Lite, SCTP, DCCP.
+    Ports {
+        /// Source port.
+        sport: u16,
+        /// Destination port.
+        dport: u16,
+    },
+    /// An ICMP or ICMPv6 query.
+    Icmp {
+        /// Type.
+        ty: u8,
+        /// Code.
+        code: u8,
+        /// Identifier.
+        id: u16,
+    },
+    /// A protocol without ports.
+    None,
+}
+
+/// Reads the packet quoted by the ICMP error `parsed` in `data`. `None` if too little of it is
+/// there, or it is a later fragment.
+pub fn inner(data: &[u8], parsed: &Parsed) -> Option<Inner> {
+    let L4::Icmp { .. } = parsed.l4 else {
+        return None;
+    };
+    let start = usize::from(parsed.l4_offset) + icmp::HEADER_LEN;
+    let quoted = data.get(start..data.len().min(usize::from(parsed.end)))?;
+    match parsed.l3 {
+        L3::Ipv4 => {
+            let (header, _) = ipv4::Header::ref_from_prefix(quoted).ok()?;
+            let header_len = header.header_len();
+            if header.version() != 4
+                || header_len < ipv4::HEADER_LEN
+                || header.fragment.get() & ipv4::OFFSET_MASK != 0
+            {
+                return None;
+            }
+            let addrs = Addrs::V4 {
+                src: header.src.get(),
+                dst: header.dst.get(),
+            };
+            identify(addrs, header.proto, quoted.get(header_len..)?)
+        }
+        L3::Ipv6 => {
+            let (header, _) = ipv6::Header::ref_from_prefix(quoted).ok()?;
+            if header.version_class_flow.get() >> 28 != 6 {
+                return None;
+            }
+            let addrs = Addrs::V6 {
+                src: header.src.get(),
+                dst: header.dst.get(),
+            };
+            let found = ipv6::transport(quoted, header.next_header)?;
+            if found.fragment.is_some_and(|(start, _)| start != 0) {
+                return None;
+            }
+            identify(addrs, found.proto, &quoted[found.offset..])
+        }
+        _ => None,
+    }
+}
+
+fn identify(addrs: Addrs, proto: u8, header: &[u8]) -> Option<Inner> {
+    let word = |at: usize| -> Option<u16> {
+        U16::<BE>::read_from_bytes(header.get(at..at + 2)?)
+            .ok()
+            .map(U16::get)
+    };
+    let ports = match proto {
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => Ports::Ports {
+            sport: word(0)?,
+            dport: word(2)?,
+        },
+        proto::ICMP | proto::ICMPV6 => {
+            let (header, _) = icmp::Header::ref_from_prefix(header).ok()?;
+            Ports::Icmp {
+                ty: header.ty,
+                code: header.code,
+                id: header.id.get(),
+            }
+        }
+        _ => Ports::None,
+    };
+    Some(Inner {
+        addrs,
+        proto,
+        ports,
+    })
+}

@@ -1,3 +1,17 @@
 //! Connection tracking with netfilter's semantics.
+//!
+//! [`shard::Shard`] is the whole of it for one worker; [`table::Table`] keeps the flows of one
+//! family; [`tcp`], [`udp`] and [`icmp`] judge packets; [`wheel::Wheel`] ends flows. Nothing here
+//! reads a clock or allocates after the start, except for listings.
 pub mod config;
+pub mod entry;
+pub mod icmp;
+pub mod index;
+pub mod record;
+pub mod shard;
+pub mod table;
+pub mod tcp;
+pub mod tuple;
 pub mod types;
+pub mod udp;
+pub mod wheel;

@@ -1,0 +1,119 @@
+//! A flow as it is shown: what listings, events and `replay` print. Made from an entry on
+//! request; the packet path never does.
+
+use super::entry::{Cold, Core, status};
+use super::tuple::{Key, Tuple};
+use super::types::{TcpState, proto};
+use crate::base::time::Ticks;
+use crate::wire::Addrs;
+use crate::wire::inner::Ports;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// One flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRecord {
+    /// Transport protocol number.
+    pub proto: u8,
+    /// The original direction.
+    pub original: Endpoints,
+    /// The reply direction.
+    pub reply: Endpoints,
+    /// Seconds until the flow ends, rounded down.
+    pub timeout: u32,
+    /// State of a TCP flow.
+    pub tcp_state: Option<TcpState>,
+    /// Both directions were seen.
+    pub seen_reply: bool,
+    /// Kept under pressure.
+    pub assured: bool,
+    /// Mark.
+    pub mark: u32,
+    /// Zone.
+    pub zone: u16,
+    /// The shard that owns it.
+    pub shard: u16,
+}
+
+/// One direction of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// What distinguishes flows between the two.
+    #[serde(flatten)]
+    pub detail: Detail,
+}
+
+/// Ports, or what stands for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Detail {
+    /// Ports.
+    Ports {
+        /// Source port.
+        sport: u16,
+        /// Destination port.
+        dport: u16,
+    },
+    /// ICMP type, code and identifier.
+    Icmp {
+        /// Type.
+        #[serde(rename = "type")]
+        ty: u8,
+        /// Code.
+        code: u8,
+        /// Identifier.
+        id: u16,
+    },
+    /// A protocol with neither.
+    None {},
+}
+
+impl From<Tuple> for Endpoints {
+    fn from(tuple: Tuple) -> Self {
+        let detail = match tuple.ports {
+            Ports::Ports { sport, dport } => Detail::Ports { sport, dport },
+            Ports::Icmp { ty, code, id } => Detail::Icmp { ty, code, id },
+            Ports::None => Detail::None {},
+        };
+        let addrs: Addrs = tuple.addrs;
+        Self {
+            src: addrs.src(),
+            dst: addrs.dst(),
+            detail,
+        }
+    }
+}
+
+impl FlowRecord {
+    /// The record of an entry at `now`.
+    pub fn new<K: Key>(key: &K, core: &Core, cold: &Cold, now: Ticks, shard: u16) -> Self {
+        let from_lo = key.from_lo();
+        let from_hi = from_lo.reversed().unwrap_or(from_lo);
+        let (original, reply) = if core.has(status::ORIGINAL_IS_LO) {
+            (from_lo, from_hi)
+        } else {
+            (from_hi, from_lo)
+        };
+        Self {
+            proto: from_lo.proto,
+            original: original.into(),
+            reply: reply.into(),
+            timeout: now.until(core.deadline).as_secs(),
+            tcp_state: (from_lo.proto == proto::TCP).then_some(core.tcp_state),
+            seen_reply: core.has(status::SEEN_REPLY),
+            assured: core.has(status::ASSURED),
+            mark: cold.mark,
+            zone: from_lo.zone,
+            shard,
+        }
+    }
+
+    /// Whether it is an IPv6 flow.
+    pub fn is_v6(&self) -> bool {
+        self.original.src.is_ipv6()
+    }
+}

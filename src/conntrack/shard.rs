@@ -1,0 +1,579 @@
+//! A shard: the flows that one worker owns, and the judgement on each packet.
+//!
+//! A packet goes through three stages, so that a burst can overlap its cache misses:
+//! [`Shard::prepare`] (key, hash, prefetch of the bucket), [`Shard::prefetch`] (the entry), and
+//! [`Shard::track`] (state machines, in arrival order). A packet that starts a flow leaves a
+//! *pending* flow behind, which [`Shard::commit`] enters into the table if policy accepts the
+//! packet; otherwise the next packet forgets it. So what policy drops leaves nothing.
+//!
+//! The order of tests is netfilter's (`nf_conntrack_in`, Linux 6.12).
+//!
+//! Owned and used by one worker; counters are read by others.
+
+use super::config::Config;
+use super::entry::{Core, LastSegment, status};
+use super::icmp::{self, Role};
+use super::record::FlowRecord;
+use super::table::{InsertError, Table};
+use super::tcp::{self, Outcome};
+use super::tuple::{AnyKey, Key, KeyV4, KeyV6, Tuple};
+use super::types::{CtState, Dir, TcpState, proto};
+use super::udp;
+use crate::base::counter::Counter;
+use crate::base::hash::HashKey;
+use crate::base::time::{Span, Ticks};
+use crate::wire::{self, L4, Parsed};
+use std::sync::Arc;
+
+/// What the tracker counts (Linux: `/proc/net/stat/nf_conntrack`). One writer: the worker.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // the names are netfilter's; see the metrics page
+pub struct CtCounters {
+    /// Lookups that found a flow.
+    pub found: Counter,
+    /// Packets that could start a flow.
+    pub new: Counter,
+    /// Packets judged INVALID.
+    pub invalid: Counter,
+    /// Flows entered into the table.
+    pub insert: Counter,
+    /// Flows for which the index had no room.
+    pub insert_failed: Counter,
+    /// Packets dropped because the table was full.
+    pub drop: Counter,
+    /// Flows that ended, for whatever reason.
+    pub delete: Counter,
+    /// ICMP errors that quote nothing known.
+    pub icmp_error: Counter,
+    /// Flows in the table, TCP, UDP and the rest (a gauge).
+    pub entries: [Counter; 3],
+}
+
+/// A packet after the first stage.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared {
+    subject: Subject,
+    hash: u64,
+    from_lo: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Subject {
+    /// Belongs to the flow with this key.
+    Flow(AnyKey),
+    /// Is an error about the flow with this key.
+    Error(AnyKey),
+    /// An error that quotes nothing readable, or goes to another host than the quoted sender.
+    BadError,
+    /// Is never tracked.
+    Untracked,
+    /// Identifies nothing.
+    Unknown,
+}
+
+impl Prepared {
+    /// The key that decides which shard owns the packet; `None` where any may judge it.
+    #[inline]
+    pub fn key(&self) -> Option<&AnyKey> {
+        match &self.subject {
+            Subject::Flow(key) | Subject::Error(key) => Some(key),
+            _ => None,
+        }
+    }
+}
+
+/// An entry of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRef {
+    v6: bool,
+    entry: u32,
+}
+
+/// What a packet has to do with the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Nothing.
+    None,
+    /// It belongs to this entry.
+    Known(FlowRef),
+    /// It starts a flow that is not in the table yet.
+    Pending,
+}
+
+/// The judgement on a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// What it is.
+    pub state: CtState,
+    /// Which way it goes in its flow; `None` without one.
+    pub dir: Option<Dir>,
+    /// The flow.
+    pub flow: Flow,
+}
+
+impl Tracked {
+    const fn without_flow(state: CtState) -> Self {
+        Self {
+            state,
+            dir: None,
+            flow: Flow::None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    key: AnyKey,
+    hash: u64,
+    core: Core,
+    last: LastSegment,
+}
+
+/// The flows of one worker.
+#[derive(Debug)]
+pub struct Shard {
+    id: u16,
+    v4: Table<KeyV4>,
+    v6: Table<KeyV6>,
+    limit: u32,
+    pending: Option<Pending>,
+    counters: Arc<CtCounters>,
+}
+
+/// Runs `$body` with `$table` the table of `$v6`'s family.
+macro_rules! family {
+    ($shard:expr, $v6:expr, $table:ident => $body:expr) => {
+        if $v6 {
+            let $table = &mut $shard.v6;
+            $body
+        } else {
+            let $table = &mut $shard.v4;
+            $body
+        }
+    };
+}
+
+impl Shard {
+    /// An empty shard for at most `limit` flows of both families together.
+    pub fn new(
+        id: u16,
+        limit: u32,
+        secret: HashKey,
+        now: Ticks,
+        counters: Arc<CtCounters>,
+    ) -> Self {
+        Self {
+            id,
+            v4: Table::new(limit, secret, now),
+            v6: Table::new(limit, secret, now),
+            limit,
+            pending: None,
+            counters,
+        }
+    }
+
+    /// Flows in the table.
+    pub fn len(&self) -> u32 {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that the tables occupy.
+    pub fn bytes(&self) -> usize {
+        self.v4.bytes() + self.v6.bytes()
+    }
+
+    /// First stage: what the packet is about, and where its bucket lies. `data` is the frame.
+    #[inline]
+    pub fn prepare(&self, data: &[u8], parsed: &Parsed) -> Prepared {
+        let (tuple, error) = match parsed.l4 {
+            L4::Icmp { ty, .. } => match icmp::role(parsed.proto, ty) {
+                Role::Request | Role::Reply => (Tuple::of(parsed, 0), false),
+                Role::Error => match quoted(data, parsed) {
+                    Some(tuple) => (Some(tuple), true),
+                    None => return Prepared::about(Subject::BadError),
+                },
+                Role::Discovery => return Prepared::about(Subject::Untracked),
+                Role::Other => (None, false),
+            },
+            _ => (Tuple::of(parsed, 0), false),
+        };
+        let Some((key, from_lo)) = tuple.and_then(|tuple| tuple.key()) else {
+            let subject = if error {
+                Subject::BadError
+            } else {
+                Subject::Unknown
+            };
+            return Prepared::about(subject);
+        };
+        let hash = match &key {
+            AnyKey::V4(key) => {
+                let hash = self.v4.hash(key);
+                self.v4.prefetch_bucket(hash);
+                hash
+            }
+            AnyKey::V6(key) => {
+                let hash = self.v6.hash(key);
+                self.v6.prefetch_bucket(hash);
+                hash
+            }
+        };
+        let subject = if error {
+            Subject::Error(key)
+        } else {
+            Subject::Flow(key)
+        };
+        Prepared {
+            subject,
+            hash,
+            from_lo,
+        }
+    }
+
+    /// Second stage: asks for the entry.
+    #[inline]
+    pub fn prefetch(&self, prepared: &Prepared) {
+        match prepared.key() {
+            Some(AnyKey::V4(_)) => self.v4.prefetch_entry(prepared.hash),
+            Some(AnyKey::V6(_)) => self.v6.prefetch_entry(prepared.hash),
+            None => {}
+        }
+    }
+
+    /// Third stage: the judgement. `notrack` is what the raw rules said.
+    #[inline]
+    pub fn track(
+        &mut self,
+        data: &[u8],
+        parsed: &Parsed,
+        prepared: &Prepared,
+        notrack: bool,
+        now: Ticks,
+        config: &Config,
+    ) -> Tracked {
+        self.pending = None;
+        if notrack {
+            return Tracked::without_flow(CtState::Untracked);
+        }
+        let key = match &prepared.subject {
+            Subject::Flow(key) => key,
+            Subject::Error(key) => return self.related(key, prepared, now),
+            Subject::Untracked => return Tracked::without_flow(CtState::Untracked),
+            Subject::BadError => {
+                self.counters.icmp_error.add(1);
+                return self.invalid();
+            }
+            Subject::Unknown => return self.invalid(),
+        };
+        // Twice at most: a flow that is reopened is looked for again and not found.
+        for _ in 0..2 {
+            match self.find(key, prepared.hash, now) {
+                None => return self.start(data, parsed, prepared, *key, now, config),
+                Some(flow) => {
+                    if let Some(tracked) = self.follow(data, parsed, prepared, flow, now, config) {
+                        return tracked;
+                    }
+                }
+            }
+        }
+        self.invalid()
+    }
+
+    fn invalid(&self) -> Tracked {
+        self.counters.invalid.add(1);
+        Tracked::without_flow(CtState::Invalid)
+    }
+
+    /// The live entry with `key`. One whose deadline has passed is as good as gone.
+    #[inline]
+    fn find(&mut self, key: &AnyKey, hash: u64, now: Ticks) -> Option<FlowRef> {
+        let (flow, deadline) = match key {
+            AnyKey::V4(key) => {
+                let entry = self.v4.find(key, hash)?;
+                (
+                    FlowRef { v6: false, entry },
+                    self.v4.hot(entry).core.deadline,
+                )
+            }
+            AnyKey::V6(key) => {
+                let entry = self.v6.find(key, hash)?;
+                (
+                    FlowRef { v6: true, entry },
+                    self.v6.hot(entry).core.deadline,
+                )
+            }
+        };
+        if now.reached(deadline) {
+            self.end(flow);
+            return None;
+        }
+        self.counters.found.add(1);
+        Some(flow)
+    }
+
+    /// An ICMP error about a flow neither refreshes nor ends it.
+    #[cold]
+    fn related(&mut self, key: &AnyKey, prepared: &Prepared, now: Ticks) -> Tracked {
+        let Some(flow) = self.find(key, prepared.hash, now) else {
+            self.counters.icmp_error.add(1);
+            return self.invalid();
+        };
+        let core = self.core(flow);
+        let dir = core.direction(prepared.from_lo);
+        Tracked {
+            state: CtState::Related,
+            dir: Some(dir),
+            flow: Flow::Known(flow),
+        }
+    }
+
+    /// A packet of a known flow; `None` if the flow was ended to be opened anew.
+    #[inline]
+    fn follow(
+        &mut self,
+        data: &[u8],
+        parsed: &Parsed,
+        prepared: &Prepared,
+        flow: FlowRef,
+        now: Ticks,
+        config: &Config,
+    ) -> Option<Tracked> {
+        family!(self, flow.v6, table => {
+            let (core, cold) = table.lines(flow.entry);
+            let dir = core.direction(prepared.from_lo);
+            let state = match dir {
+                Dir::Reply => CtState::Established,
+                Dir::Original if core.has(status::SEEN_REPLY) => CtState::Established,
+                Dir::Original => CtState::New,
+            };
+            let outcome = match parsed.l4 {
+                L4::Tcp(ref header) => {
+                    let segment = tcp::segment(data, parsed, header);
+                    tcp::packet(core, &mut cold.last, dir, &segment, now, config)
+                }
+                _ => Outcome::Refresh(datagram(core, parsed, cold.created, now, config)),
+            };
+            let known = Tracked { state, dir: Some(dir), flow: Flow::Known(flow) };
+            match outcome {
+                Outcome::Refresh(span) => table.refresh(flow.entry, now.plus(span)),
+                Outcome::Keep => {}
+                Outcome::Kill => {
+                    self.end(flow);
+                    return Some(Tracked { flow: Flow::None, ..known });
+                }
+                Outcome::Invalid => return Some(self.invalid()),
+                Outcome::InvalidShorten(span) => {
+                    table.refresh(flow.entry, now.plus(span));
+                    return Some(self.invalid());
+                }
+                Outcome::Reopen => {
+                    self.end(flow);
+                    return None;
+                }
+            }
+            if dir == Dir::Reply {
+                // After the tracker ran, which goes by what was seen before.
+                table.lines(flow.entry).0.status |= status::SEEN_REPLY;
+            }
+            Some(known)
+        })
+    }
+
+    /// A packet that belongs to no flow: may it start one?
+    #[cold]
+    fn start(
+        &mut self,
+        data: &[u8],
+        parsed: &Parsed,
+        prepared: &Prepared,
+        key: AnyKey,
+        now: Ticks,
+        config: &Config,
+    ) -> Tracked {
+        let mut core = Core::new(prepared.from_lo);
+        let mut last = tcp::no_segment();
+        let span = match parsed.l4 {
+            L4::Tcp(ref header) => {
+                let segment = tcp::segment(data, parsed, header);
+                if !tcp::open(&mut core, &segment, config) {
+                    return self.invalid();
+                }
+                match tcp::packet(&mut core, &mut last, Dir::Original, &segment, now, config) {
+                    Outcome::Refresh(span) => span,
+                    _ => return self.invalid(),
+                }
+            }
+            L4::Icmp { ty, .. } if icmp::role(parsed.proto, ty) != Role::Request => {
+                return self.invalid();
+            }
+            _ => datagram(&mut core, parsed, now, now, config),
+        };
+        core.deadline = now.plus(span);
+        self.counters.new.add(1);
+        self.pending = Some(Pending {
+            key,
+            hash: prepared.hash,
+            core,
+            last,
+        });
+        Tracked {
+            state: CtState::New,
+            dir: Some(Dir::Original),
+            flow: Flow::Pending,
+        }
+    }
+
+    /// Enters the flow that the last packet started into the table.
+    pub fn commit(&mut self, now: Ticks) -> Result<FlowRef, InsertError> {
+        let Some(Pending {
+            key,
+            hash,
+            core,
+            last,
+        }) = self.pending.take()
+        else {
+            return Err(InsertError::LongRun);
+        };
+        let added = if self.len() >= self.limit {
+            Err(InsertError::Full)
+        } else {
+            match key {
+                AnyKey::V4(key) => self.v4.insert(key, hash, core, last, now),
+                AnyKey::V6(key) => self.v6.insert(key, hash, core, last, now),
+            }
+        };
+        match added {
+            Ok(entry) => {
+                self.counters.insert.add(1);
+                Ok(FlowRef {
+                    v6: matches!(key, AnyKey::V6(_)),
+                    entry,
+                })
+            }
+            Err(error) => {
+                match error {
+                    InsertError::Full => self.counters.drop.add(1),
+                    InsertError::LongRun => self.counters.insert_failed.add(1),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A RST was sent in the flow's name (`reject` with tcp-reset): it is closed.
+    pub fn close(&mut self, flow: FlowRef, now: Ticks, config: &Config) {
+        let timeout = config.timeouts.tcp[TcpState::Close as usize];
+        family!(self, flow.v6, table => {
+            table.lines(flow.entry).0.tcp_state = TcpState::Close;
+            table.refresh(flow.entry, now.plus(timeout));
+        });
+    }
+
+    fn end(&mut self, flow: FlowRef) {
+        family!(self, flow.v6, table => table.remove(flow.entry));
+        self.counters.delete.add(1);
+    }
+
+    fn core(&self, flow: FlowRef) -> &Core {
+        if flow.v6 {
+            &self.v6.hot(flow.entry).core
+        } else {
+            &self.v4.hot(flow.entry).core
+        }
+    }
+
+    /// Ends flows whose time is over, looking at about `budget` entries at most.
+    pub fn expire(&mut self, now: Ticks, budget: usize) {
+        let ended = self.v4.expire(now, budget) + self.v6.expire(now, budget);
+        if ended > 0 {
+            self.counters.delete.add(u64::from(ended));
+        }
+    }
+
+    /// The flow as it is shown.
+    pub fn record(&self, flow: FlowRef, now: Ticks) -> FlowRecord {
+        fn of<K: Key>(table: &Table<K>, entry: u32, now: Ticks, id: u16) -> FlowRecord {
+            let hot = table.hot(entry);
+            FlowRecord::new(&hot.key, &hot.core, table.cold(entry), now, id)
+        }
+        if flow.v6 {
+            of(&self.v6, flow.entry, now, self.id)
+        } else {
+            of(&self.v4, flow.entry, now, self.id)
+        }
+    }
+
+    /// The flows from `cursor` on, looking at most at `scan` entries; and where to go on. Flows
+    /// that come and go meanwhile may or may not be among them; none is shown twice while it
+    /// lives.
+    pub fn scan(&self, cursor: Cursor, scan: u32) -> (Vec<FlowRef>, Option<Cursor>) {
+        let collect = |used: &mut dyn Iterator<Item = u32>| {
+            used.map(|entry| FlowRef {
+                v6: cursor.v6,
+                entry,
+            })
+            .collect()
+        };
+        let (flows, next) = if cursor.v6 {
+            let (mut used, next) = self.v6.scan(cursor.entry, scan);
+            (collect(&mut used), next)
+        } else {
+            let (mut used, next) = self.v4.scan(cursor.entry, scan);
+            (collect(&mut used), next)
+        };
+        let next = match next {
+            Some(entry) => Some(Cursor { entry, ..cursor }),
+            None if !cursor.v6 => Some(Cursor { v6: true, entry: 0 }),
+            None => None,
+        };
+        (flows, next)
+    }
+
+    /// Ends `flows`, which must come from a [`Shard::scan`] with nothing in between.
+    pub fn remove(&mut self, flows: &[FlowRef]) {
+        for flow in flows {
+            self.end(*flow);
+        }
+    }
+}
+
+/// A place in a listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    v6: bool,
+    entry: u32,
+}
+
+impl Prepared {
+    fn about(subject: Subject) -> Self {
+        Self {
+            subject,
+            hash: 0,
+            from_lo: false,
+        }
+    }
+}
+
+/// The tuple whose flow an ICMP error is about: what answers the quoted packet. The error must go
+/// to the host that sent that packet, or anybody could claim to be RELATED.
+#[cold]
+fn quoted(data: &[u8], parsed: &Parsed) -> Option<Tuple> {
+    let inner = wire::inner(data, parsed)?;
+    let tuple = Tuple::quoted(&inner, 0).reversed()?;
+    (tuple.addrs.dst() == parsed.addrs.dst()).then_some(tuple)
+}
+
+/// Every protocol without a handshake.
+#[inline]
+fn datagram(core: &mut Core, parsed: &Parsed, created: Ticks, now: Ticks, config: &Config) -> Span {
+    match parsed.proto {
+        proto::UDP | proto::UDPLITE => udp::packet(core, created, now, &config.timeouts),
+        proto::ICMP => config.timeouts.icmp,
+        proto::ICMPV6 => config.timeouts.icmpv6,
+        _ => config.timeouts.generic,
+    }
+}

@@ -1,0 +1,130 @@
+//! The TCP options that tracking reads: window scale and SACK-permitted of the handshake
+//! (RFC 7323, RFC 2018), SACK blocks after it.
+
+use super::window::after;
+use crate::conntrack::entry::{Seen, seen_flags};
+use crate::wire::tcp::option;
+
+/// The largest shift that RFC 7323 2.3 allows.
+const MAX_SCALE: u8 = 14;
+
+/// The options of a segment, as kind and body. Ends at the first that is malformed.
+fn each(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        loop {
+            match *bytes {
+                [] | [option::END, ..] => return None,
+                [option::NOP, ref rest @ ..] => bytes = rest,
+                [kind, len, ..] if len >= 2 && usize::from(len) <= bytes.len() => {
+                    let (this, rest) = bytes.split_at(usize::from(len));
+                    bytes = rest;
+                    return Some((kind, &this[2..]));
+                }
+                _ => return None,
+            }
+        }
+    })
+}
+
+/// Takes scale and flags of `seen` from the options of a SYN or SYN/ACK; liberality stays, and a
+/// segment without options changes nothing.
+pub fn read_handshake(bytes: &[u8], seen: &mut Seen) {
+    if bytes.is_empty() {
+        return;
+    }
+    seen.scale = 0;
+    seen.flags &= seen_flags::LIBERAL;
+    for (kind, body) in each(bytes) {
+        match (kind, body) {
+            (option::SACK_PERMITTED, []) => seen.flags |= seen_flags::SACK_PERMITTED,
+            (option::WINDOW_SCALE, [shift]) => {
+                seen.scale = (*shift).min(MAX_SCALE);
+                seen.flags |= seen_flags::WINDOW_SCALE;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The highest right edge of any SACK block, or `ack` if that is higher.
+#[inline]
+pub fn highest_sack(bytes: &[u8], ack: u32) -> u32 {
+    if bytes.is_empty() {
+        return ack;
+    }
+    let mut highest = ack;
+    for (kind, body) in each(bytes) {
+        let (blocks, rest) = body.as_chunks::<8>();
+        if kind != option::SACK || !rest.is_empty() || blocks.is_empty() {
+            continue;
+        }
+        for [.., a, b, c, d] in blocks {
+            let edge = u32::from_be_bytes([*a, *b, *c, *d]);
+            if after(edge, highest) {
+                highest = edge;
+            }
+        }
+        break;
+    }
+    highest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_handshake() {
+        let mut seen = Seen {
+            flags: seen_flags::LIBERAL,
+            ..Seen::default()
+        };
+        let linux = [
+            2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7,
+        ];
+        read_handshake(&linux, &mut seen);
+        assert_eq!(seen.scale, 7);
+        let want = seen_flags::LIBERAL | seen_flags::SACK_PERMITTED | seen_flags::WINDOW_SCALE;
+        assert_eq!(seen.flags, want);
+        read_handshake(&[3, 3, 200], &mut seen);
+        assert_eq!(
+            (seen.scale, seen.flags),
+            (14, seen_flags::LIBERAL | seen_flags::WINDOW_SCALE)
+        );
+    }
+
+    #[test]
+    fn malformed_options_end_the_list() {
+        for bytes in [
+            &[3, 0, 4, 2][..],
+            &[3, 1, 4, 2],
+            &[3, 9, 4, 2],
+            &[3],
+            &[0, 4, 2],
+        ] {
+            let mut seen = Seen::default();
+            read_handshake(bytes, &mut seen);
+            assert_eq!(seen.flags, 0, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_highest_sack_edge_counts() {
+        let two = [
+            1, 1, 5, 18, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 20, 0, 0, 0, 30,
+        ];
+        assert_eq!(highest_sack(&two, 5), 30);
+        assert_eq!(highest_sack(&two, 31), 31);
+        assert_eq!(
+            highest_sack(&[5, 10, 0, 0, 0, 1, 0, 0, 0, 9], u32::MAX - 5),
+            9,
+            "wraps"
+        );
+        assert_eq!(
+            highest_sack(&[5, 9, 0, 0, 0, 1, 0, 0, 9], 1),
+            1,
+            "no whole block"
+        );
+        assert_eq!(highest_sack(&[], 1), 1);
+    }
+}

@@ -1,0 +1,384 @@
+//! What identifies a flow: the tuple of a packet, and the direction-normalised key made of it.
+//!
+//! Both directions of a flow give the same key: the two endpoints are put in order (`lo` before
+//! `hi`), and which of them sent the packet at hand is returned beside the key. One lookup finds
+//! the entry from either side; the entry says which side was the original one. A key with
+//! another endpoint pair (a translated flow) would be a second index entry for the same flow.
+//!
+//! ICMP queries have no ports: the requester's side carries the identifier, the responder's the
+//! request's type and code, and one bit says which side asks, so that two hosts pinging each
+//! other with one identifier stay two flows.
+
+use super::types::proto;
+use crate::base::hash::HashKey;
+use crate::wire::inner::{Inner, Ports};
+use crate::wire::{Addrs, L4, Parsed, icmp};
+use zerocopy::FromZeros;
+
+/// A flow's identity as one packet shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    /// Addresses.
+    pub addrs: Addrs,
+    /// Transport protocol.
+    pub proto: u8,
+    /// What distinguishes flows between the same two addresses.
+    pub ports: Ports,
+    /// Zone.
+    pub zone: u16,
+}
+
+impl Tuple {
+    /// The tuple of a parsed packet in `zone`; `None` if it has no readable transport header.
+    #[inline]
+    pub fn of(parsed: &Parsed, zone: u16) -> Option<Tuple> {
+        let ports = match parsed.l4 {
+            L4::Tcp(tcp) => Ports::Ports {
+                sport: tcp.sport,
+                dport: tcp.dport,
+            },
+            L4::Udp { sport, dport } => Ports::Ports { sport, dport },
+            L4::Icmp { ty, code, id } => Ports::Icmp { ty, code, id },
+            L4::Other => Ports::None,
+            L4::None | L4::Bad => return None,
+        };
+        Some(Tuple {
+            addrs: parsed.addrs,
+            proto: parsed.proto,
+            ports,
+            zone,
+        })
+    }
+
+    /// The tuple of a packet that an ICMP error quotes, as that packet went.
+    pub fn quoted(inner: &Inner, zone: u16) -> Tuple {
+        Tuple {
+            addrs: inner.addrs,
+            proto: inner.proto,
+            ports: inner.ports,
+            zone,
+        }
+    }
+
+    /// The tuple of a packet that answers this one; `None` for ICMP messages that nothing answers
+    /// and that answer nothing.
+    pub fn reversed(&self) -> Option<Tuple> {
+        let ports = match self.ports {
+            Ports::Ports { sport, dport } => Ports::Ports {
+                sport: dport,
+                dport: sport,
+            },
+            Ports::Icmp { ty, code, id } => {
+                let query = query(self.proto, ty)?;
+                let ty = if query.asks {
+                    query.reply
+                } else {
+                    query.request
+                };
+                Ports::Icmp { ty, code, id }
+            }
+            Ports::None => Ports::None,
+        };
+        Some(Tuple {
+            addrs: self.addrs.flip(),
+            proto: self.proto,
+            ports,
+            zone: self.zone,
+        })
+    }
+
+    /// The key, and whether the packet's source is the `lo` side of it. `None` for ICMP messages
+    /// that are no query (Linux: tuples that cannot be inverted).
+    #[inline]
+    pub fn key(&self) -> Option<(AnyKey, bool)> {
+        let (sport, dport, asks) = match self.ports {
+            Ports::Ports { sport, dport } => (sport, dport, None),
+            Ports::Icmp { ty, code, id } => {
+                let query = query(self.proto, ty)?;
+                let message = u16::from_be_bytes([query.request, code]);
+                if query.asks {
+                    (id, message, Some(true))
+                } else {
+                    (message, id, Some(false))
+                }
+            }
+            Ports::None => (0, 0, None),
+        };
+        let from_lo = match self.addrs {
+            Addrs::V4 { src, dst } => (src, sport) <= (dst, dport),
+            Addrs::V6 { src, dst } => (src, sport) <= (dst, dport),
+        };
+        let (lo_port, hi_port) = if from_lo {
+            (sport, dport)
+        } else {
+            (dport, sport)
+        };
+        let lo_asks = asks.is_some_and(|asks| asks == from_lo);
+        let rest = u64::from(lo_port) << 48
+            | u64::from(hi_port) << 32
+            | u64::from(self.zone) << 16
+            | u64::from(self.proto) << 8
+            | u64::from(lo_asks) << 1
+            | 1; // a key in use is never all zeros
+        let key = match self.addrs {
+            Addrs::V4 { src, dst } => {
+                let (lo, hi) = if from_lo { (src, dst) } else { (dst, src) };
+                AnyKey::V4(KeyV4([u64::from(lo) << 32 | u64::from(hi), rest]))
+            }
+            Addrs::V6 { src, dst } => {
+                let (lo, hi) = if from_lo { (src, dst) } else { (dst, src) };
+                let halves = |a: u128| [(a >> 64) as u64, a as u64];
+                let ([a, b], [c, d]) = (halves(lo), halves(hi));
+                AnyKey::V6(KeyV6([a, b, c, d, rest]))
+            }
+        };
+        Some((key, from_lo))
+    }
+}
+
+/// An ICMP query: its request and reply types (RFC 792, RFC 950, RFC 4443, RFC 4620).
+struct Query {
+    request: u8,
+    reply: u8,
+    asks: bool,
+}
+
+#[inline]
+fn query(proto: u8, ty: u8) -> Option<Query> {
+    const V4: [(u8, u8); 4] = [
+        (icmp::v4::ECHO, icmp::v4::ECHO_REPLY),
+        (icmp::v4::TIMESTAMP, icmp::v4::TIMESTAMP_REPLY),
+        (icmp::v4::INFO, icmp::v4::INFO_REPLY),
+        (icmp::v4::MASK, icmp::v4::MASK_REPLY),
+    ];
+    const V6: [(u8, u8); 2] = [
+        (icmp::v6::ECHO, icmp::v6::ECHO_REPLY),
+        (icmp::v6::NODE_INFO_QUERY, icmp::v6::NODE_INFO_REPLY),
+    ];
+    let table: &[(u8, u8)] = if proto == proto::ICMP { &V4 } else { &V6 };
+    let &(request, reply) = table.iter().find(|(a, b)| ty == *a || ty == *b)?;
+    Some(Query {
+        request,
+        reply,
+        asks: ty == request,
+    })
+}
+
+/// A key of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnyKey {
+    /// IPv4.
+    V4(KeyV4),
+    /// IPv6.
+    V6(KeyV6),
+}
+
+/// What a flow table needs of a key. The all-zero value stands for "no flow".
+pub trait Key: Copy + Eq + FromZeros + std::fmt::Debug {
+    /// The keyed hash.
+    fn hash(&self, secret: &HashKey) -> u64;
+
+    /// The tuple of a packet that the `lo` side sends.
+    fn from_lo(&self) -> Tuple;
+
+    /// `false` for the value that a free entry has.
+    fn in_use(&self) -> bool;
+
+    /// The transport protocol.
+    fn proto(&self) -> u8;
+}
+
+/// IPv4: both addresses; ports, zone, protocol, bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
+#[repr(C)]
+pub struct KeyV4([u64; 2]);
+
+/// IPv6: both addresses; ports, zone, protocol, bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
+#[repr(C)]
+pub struct KeyV6([u64; 5]);
+
+/// Undoes the packing of the last word.
+fn unpack(addrs: Addrs, rest: u64) -> Tuple {
+    let (lo_port, hi_port) = ((rest >> 48) as u16, (rest >> 32) as u16);
+    let proto = (rest >> 8) as u8;
+    let ports = match proto {
+        proto::ICMP | proto::ICMPV6 => {
+            let lo_asks = rest & 2 != 0;
+            let (id, message) = if lo_asks {
+                (lo_port, hi_port)
+            } else {
+                (hi_port, lo_port)
+            };
+            let [request, code] = message.to_be_bytes();
+            let ty = match query(proto, request) {
+                Some(query) if !lo_asks => query.reply,
+                _ => request,
+            };
+            Ports::Icmp { ty, code, id }
+        }
+        proto::TCP | proto::UDP | proto::UDPLITE => Ports::Ports {
+            sport: lo_port,
+            dport: hi_port,
+        },
+        _ => Ports::None,
+    };
+    Tuple {
+        addrs,
+        proto,
+        ports,
+        zone: (rest >> 16) as u16,
+    }
+}
+
+impl Key for KeyV4 {
+    #[inline(always)]
+    fn hash(&self, secret: &HashKey) -> u64 {
+        secret.hash2(self.0[0], self.0[1])
+    }
+
+    fn from_lo(&self) -> Tuple {
+        let addrs = Addrs::V4 {
+            src: (self.0[0] >> 32) as u32,
+            dst: self.0[0] as u32,
+        };
+        unpack(addrs, self.0[1])
+    }
+
+    #[inline(always)]
+    fn in_use(&self) -> bool {
+        self.0[1] != 0
+    }
+
+    #[inline(always)]
+    fn proto(&self) -> u8 {
+        (self.0[1] >> 8) as u8
+    }
+}
+
+impl Key for KeyV6 {
+    #[inline(always)]
+    fn hash(&self, secret: &HashKey) -> u64 {
+        secret.hash5(self.0)
+    }
+
+    fn from_lo(&self) -> Tuple {
+        let [a, b, c, d, rest] = self.0;
+        let whole = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
+        unpack(
+            Addrs::V6 {
+                src: whole(a, b),
+                dst: whole(c, d),
+            },
+            rest,
+        )
+    }
+
+    #[inline(always)]
+    fn in_use(&self) -> bool {
+        self.0[4] != 0
+    }
+
+    #[inline(always)]
+    fn proto(&self) -> u8 {
+        (self.0[4] >> 8) as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn addrs() -> impl Strategy<Value = Addrs> {
+        prop_oneof![
+            (any::<u32>(), any::<u32>()).prop_map(|(src, dst)| Addrs::V4 { src, dst }),
+            (any::<u128>(), any::<u128>()).prop_map(|(src, dst)| Addrs::V6 { src, dst }),
+        ]
+    }
+
+    fn unique(tuple: &Tuple) -> (AnyKey, bool) {
+        tuple.key().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn both_directions_give_one_key(addrs in addrs(), sport: u16, dport: u16, zone: u16) {
+            for proto in [proto::TCP, proto::UDP] {
+                let there = Tuple { addrs, proto, ports: Ports::Ports { sport, dport }, zone };
+                let back = there.reversed().unwrap();
+                let ((key, from_lo), (other, back_from_lo)) = (unique(&there), unique(&back));
+                prop_assert_eq!(key, other);
+                prop_assert!(there == back || from_lo != back_from_lo);
+                let restored = match key {
+                    AnyKey::V4(key) => key.from_lo(),
+                    AnyKey::V6(key) => key.from_lo(),
+                };
+                prop_assert_eq!(restored, if from_lo { there } else { back });
+            }
+        }
+
+        #[test]
+        fn icmp_keys_restore(addrs in addrs(), id: u16, code: u8, which in 0..2usize) {
+            let (proto, types) = match addrs {
+                Addrs::V4 { .. } => (proto::ICMP, [8, 13]),
+                Addrs::V6 { .. } => (proto::ICMPV6, [128, 139]),
+            };
+            let ports = Ports::Icmp { ty: types[which], code, id };
+            let there = Tuple { addrs, proto, ports, zone: 0 };
+            let back = there.reversed().unwrap();
+            prop_assert_eq!(unique(&there).0, unique(&back).0);
+            let restored = match unique(&there) {
+                (AnyKey::V4(key), from_lo) => (key.from_lo(), from_lo),
+                (AnyKey::V6(key), from_lo) => (key.from_lo(), from_lo),
+            };
+            prop_assert_eq!(restored.0, if restored.1 { there } else { back });
+        }
+    }
+
+    fn ping(src: u32, dst: u32, ty: u8, id: u16) -> Tuple {
+        let ports = Ports::Icmp { ty, code: 0, id };
+        Tuple {
+            addrs: Addrs::V4 { src, dst },
+            proto: proto::ICMP,
+            ports,
+            zone: 0,
+        }
+    }
+
+    #[test]
+    fn two_hosts_that_ping_each_other_are_two_flows() {
+        for id in [1, 0x0800] {
+            assert_ne!(unique(&ping(1, 2, 8, id)).0, unique(&ping(2, 1, 8, id)).0);
+            assert_eq!(unique(&ping(1, 2, 8, id)).0, unique(&ping(2, 1, 0, id)).0);
+        }
+    }
+
+    #[test]
+    fn zone_protocol_and_code_are_part_of_the_key() {
+        let addrs = Addrs::V4 { src: 1, dst: 2 };
+        let ports = Ports::Ports { sport: 3, dport: 4 };
+        let base = Tuple {
+            addrs,
+            proto: proto::TCP,
+            ports,
+            zone: 0,
+        };
+        let keys = [
+            base,
+            Tuple { zone: 1, ..base },
+            Tuple {
+                proto: proto::UDP,
+                ..base
+            },
+        ];
+        assert_ne!(unique(&keys[0]).0, unique(&keys[1]).0);
+        assert_ne!(unique(&keys[0]).0, unique(&keys[2]).0);
+    }
+
+    #[test]
+    fn messages_that_are_no_query_have_no_key() {
+        assert!(ping(1, 2, 3, 0).key().is_none());
+        assert!(ping(1, 2, 42, 0).key().is_none());
+    }
+}

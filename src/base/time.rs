@@ -2,11 +2,11 @@
 //! from the capture, tests make it up. Nothing below `dataplane` asks a clock.
 //!
 //! [`Now`] is nanoseconds since an epoch of the caller's choosing. Flow entries keep [`Ticks`]:
-//! 4 ms in a wrapping `u32`, so that a deadline costs four bytes; two ticks can be compared while
-//! they are less than 99 days apart, and [`Span::MAX`] keeps every timeout below that.
+//! milliseconds in a wrapping `u32`, so that a deadline costs four bytes; two ticks can be compared
+//! while they are less than 24.8 days apart, and [`Span::MAX`] keeps every timeout below that.
 
 /// Ticks in a second.
-pub const TICKS_PER_SECOND: u32 = 250;
+pub const TICKS_PER_SECOND: u32 = 1_000;
 const TICK_NANOS: u64 = 1_000_000_000 / TICKS_PER_SECOND as u64;
 
 /// A point in time, in nanoseconds since the caller's epoch.
@@ -35,7 +35,7 @@ impl Now {
     }
 }
 
-/// A point in time in 4 ms ticks; wraps after 198 days.
+/// A point in time in milliseconds; wraps after 49.7 days.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromZeros)]
 #[repr(transparent)]
 pub struct Ticks(pub u32);
@@ -69,8 +69,8 @@ impl Ticks {
 pub struct Span(pub u32);
 
 impl Span {
-    /// The longest timeout that can be set: 90 days.
-    pub const MAX: Span = Span::secs(90 * 86_400);
+    /// The longest timeout that can be set: 24 days.
+    pub const MAX: Span = Span::secs(24 * 86_400);
 
     /// `secs` seconds; at most [`Span::MAX`] makes sense as a timeout.
     pub const fn secs(secs: u32) -> Span {
@@ -106,9 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn a_second_is_250_ticks() {
-        assert_eq!(Now::from_secs(3).ticks(), Ticks(750));
-        assert_eq!(Now::from_nanos(3_999_999).ticks(), Ticks(0));
+    fn a_second_is_1000_ticks() {
+        assert_eq!(Now::from_secs(3).ticks(), Ticks(3_000));
+        assert_eq!(Now::from_nanos(999_999).ticks(), Ticks(0));
         assert_eq!(Span::secs(120).as_secs(), 120);
         assert_eq!(Span(Span::secs(120).0 - 1).as_secs(), 119);
     }

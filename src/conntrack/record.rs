@@ -91,7 +91,7 @@ impl From<Tuple> for Endpoints {
 impl FlowRecord {
     /// The record of an entry at `now`.
     pub fn new<K: Key>(key: &K, core: &Core, cold: &Cold, now: Ticks, shard: u16) -> Self {
-        let from_lo = key.from_lo();
+        let from_lo = key.lo_tuple();
         let from_hi = from_lo.reversed().unwrap_or(from_lo);
         let (original, reply) = if core.has(status::ORIGINAL_IS_LO) {
             (from_lo, from_hi)

@@ -172,6 +172,14 @@ impl Shard {
         }
     }
 
+    /// Publishes how many flows there are, by protocol.
+    pub fn publish_entries(&self) {
+        let (v4, v6) = (self.v4.lens(), self.v6.lens());
+        for (gauge, (v4, v6)) in self.counters.entries.iter().zip(v4.into_iter().zip(v6)) {
+            gauge.set(u64::from(v4) + u64::from(v6));
+        }
+    }
+
     /// Flows in the table.
     pub fn len(&self) -> u32 {
         self.v4.len() + self.v6.len()
@@ -494,6 +502,21 @@ impl Shard {
         }
     }
 
+    /// The live flow that a packet is about, whatever was said of the packet. Changes nothing.
+    pub fn peek(&self, prepared: &Prepared, now: Ticks) -> Option<FlowRef> {
+        let flow = match prepared.key()? {
+            AnyKey::V4(key) => FlowRef {
+                v6: false,
+                entry: self.v4.find(key, prepared.hash)?,
+            },
+            AnyKey::V6(key) => FlowRef {
+                v6: true,
+                entry: self.v6.find(key, prepared.hash)?,
+            },
+        };
+        (!now.reached(self.core(flow).deadline)).then_some(flow)
+    }
+
     /// The flow as it is shown.
     pub fn record(&self, flow: FlowRef, now: Ticks) -> FlowRecord {
         fn of<K: Key>(table: &Table<K>, entry: u32, now: Ticks, id: u16) -> FlowRecord {
@@ -577,3 +600,6 @@ fn datagram(core: &mut Core, parsed: &Parsed, created: Ticks, now: Ticks, config
         _ => config.timeouts.generic,
     }
 }
+
+#[cfg(test)]
+mod tests;

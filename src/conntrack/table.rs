@@ -45,7 +45,8 @@ pub struct Table<K: Key> {
     /// First free entry, as index + 1; entries from `fresh` on were never used.
     free: u32,
     fresh: u32,
-    len: u32,
+    /// Entries in use, for each wheel.
+    lens: [u32; 3],
     /// TCP, UDP, the rest.
     wheels: [Wheel; 3],
 }
@@ -65,19 +66,24 @@ impl<K: Key> Table<K> {
             cold,
             free: 0,
             fresh: 0,
-            len: 0,
+            lens: [0; 3],
             wheels: [0, 1, 2].map(|class| Wheel::new(class, now)),
         }
     }
 
     /// Flows in the table.
     pub fn len(&self) -> u32 {
-        self.len
+        self.lens.iter().sum()
+    }
+
+    /// Flows in the table: TCP, UDP, the rest.
+    pub fn lens(&self) -> [u32; 3] {
+        self.lens
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Bytes that the table occupies.
@@ -159,14 +165,14 @@ impl<K: Key> Table<K> {
         } else {
             self.fresh += 1;
         }
-        self.len += 1;
+        let class = class(key.proto());
+        self.lens[usize::from(class)] += 1;
         self.hot[entry as usize] = Hot { key, core };
         let cold = &mut self.cold[entry as usize];
         cold.last = last;
         cold.created = now;
         cold.mark = 0;
-        let wheel = &mut self.wheels[usize::from(class(key.proto()))];
-        wheel.arm(&mut self.cold, entry, core.deadline);
+        self.wheels[usize::from(class)].arm(&mut self.cold, entry, core.deadline);
         Ok(entry)
     }
 
@@ -193,15 +199,15 @@ impl<K: Key> Table<K> {
         );
         self.cold[entry as usize].links.next = self.free;
         self.free = entry + 1;
-        self.len -= 1;
+        self.lens[usize::from(class)] -= 1;
     }
 
     /// Ends the flows whose deadlines passed by `now`, looking at most at `budget` entries.
     /// Returns how many ended.
     pub fn expire(&mut self, now: Ticks, budget: usize) -> u32 {
-        let before = self.len;
+        let before = self.len();
         let mut left = budget;
-        for wheel in &mut self.wheels {
+        for (class, wheel) in self.wheels.iter_mut().enumerate() {
             left -= wheel.advance(now, &mut self.cold, left, |cold, entry| {
                 let hot = &mut self.hot[entry as usize];
                 if !now.reached(hot.core.deadline) {
@@ -210,11 +216,11 @@ impl<K: Key> Table<K> {
                 release(&mut self.index, &self.secret, hot, entry);
                 cold[entry as usize].links.next = self.free;
                 self.free = entry + 1;
-                self.len -= 1;
+                self.lens[class] -= 1;
                 Due::Ended
             });
         }
-        before - self.len
+        before - self.len()
     }
 
     /// The entries from `start` on that are in use, at most `scan` looked at; and where to go on.

@@ -179,7 +179,7 @@ pub trait Key: Copy + Eq + FromZeros + std::fmt::Debug {
     fn hash(&self, secret: &HashKey) -> u64;
 
     /// The tuple of a packet that the `lo` side sends.
-    fn from_lo(&self) -> Tuple;
+    fn lo_tuple(&self) -> Tuple;
 
     /// `false` for the value that a free entry has.
     fn in_use(&self) -> bool;
@@ -237,7 +237,7 @@ impl Key for KeyV4 {
         secret.hash2(self.0[0], self.0[1])
     }
 
-    fn from_lo(&self) -> Tuple {
+    fn lo_tuple(&self) -> Tuple {
         let addrs = Addrs::V4 {
             src: (self.0[0] >> 32) as u32,
             dst: self.0[0] as u32,
@@ -262,7 +262,7 @@ impl Key for KeyV6 {
         secret.hash5(self.0)
     }
 
-    fn from_lo(&self) -> Tuple {
+    fn lo_tuple(&self) -> Tuple {
         let [a, b, c, d, rest] = self.0;
         let whole = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
         unpack(
@@ -311,8 +311,8 @@ mod tests {
                 prop_assert_eq!(key, other);
                 prop_assert!(there == back || from_lo != back_from_lo);
                 let restored = match key {
-                    AnyKey::V4(key) => key.from_lo(),
-                    AnyKey::V6(key) => key.from_lo(),
+                    AnyKey::V4(key) => key.lo_tuple(),
+                    AnyKey::V6(key) => key.lo_tuple(),
                 };
                 prop_assert_eq!(restored, if from_lo { there } else { back });
             }
@@ -329,8 +329,8 @@ mod tests {
             let back = there.reversed().unwrap();
             prop_assert_eq!(unique(&there).0, unique(&back).0);
             let restored = match unique(&there) {
-                (AnyKey::V4(key), from_lo) => (key.from_lo(), from_lo),
-                (AnyKey::V6(key), from_lo) => (key.from_lo(), from_lo),
+                (AnyKey::V4(key), from_lo) => (key.lo_tuple(), from_lo),
+                (AnyKey::V6(key), from_lo) => (key.lo_tuple(), from_lo),
             };
             prop_assert_eq!(restored.0, if restored.1 { there } else { back });
         }

@@ -16,7 +16,7 @@ use crate::base::time::{Span, Ticks};
 /// Slots of one wheel.
 const SLOTS: u32 = 1024;
 /// Ticks of one slot: 256 ms.
-const SLOT_TICKS: u32 = 64;
+const SLOT_TICKS: u32 = 256;
 /// What one turn covers: 262 s.
 pub const TURN: Span = Span(SLOTS * SLOT_TICKS);
 /// How late after its deadline a flow may end, when expiry is called often enough.
@@ -197,8 +197,8 @@ mod tests {
         #[test]
         fn ends_on_time(
             seed in any::<u32>(),
-            spans in prop::collection::vec(1u32..400_000, 1..40),
-            changes in prop::collection::vec((0usize..40, 1u32..400_000), 0..40),
+            spans in prop::collection::vec(1u32..1_600_000, 1..40),
+            changes in prop::collection::vec((0usize..40, 1u32..1_600_000), 0..40),
         ) {
             let mut now = Ticks(seed); // anywhere, the wrap included
             let mut bench = Bench::new(spans.len(), now);
@@ -208,14 +208,14 @@ mod tests {
             let mut changes = changes.into_iter();
             let mut alive = spans.len();
             while alive > 0 {
-                now = now.plus(Span(50));
+                now = now.plus(Span(200));
                 for entry in bench.advance(now, usize::MAX) {
                     alive -= 1;
                     let _ = entry;
                 }
                 for at in bench.deadline.iter().flatten() {
                     let late = at.until(now);
-                    prop_assert!(!now.reached(*at) || late.0 <= RESOLUTION.0 + 50, "{late:?}");
+                    prop_assert!(!now.reached(*at) || late.0 <= RESOLUTION.0 + 200, "{late:?}");
                 }
                 if let Some((entry, span)) = changes.next() {
                     let entry = entry % spans.len();

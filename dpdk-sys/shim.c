@@ -1,0 +1,282 @@
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <rte_dev.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+
+/* The view of an mbuf that src/mbuf.rs writes down. */
+_Static_assert(sizeof(struct rte_mbuf) == 128, "an mbuf is two cache lines");
+_Static_assert(_Alignof(struct rte_mbuf) == 64, "an mbuf starts on a cache line");
+#define AT(field, offset, size)                                                                    \
+	_Static_assert(offsetof(struct rte_mbuf, field) == (offset), #field " has moved");         \
+	_Static_assert(sizeof(((struct rte_mbuf *)0)->field) == (size), #field " changed size")
+AT(buf_addr, 0, 8);
+AT(data_off, 16, 2);
+AT(refcnt, 18, 2);
+AT(nb_segs, 20, 2);
+AT(port, 22, 2);
+AT(ol_flags, 24, 8);
+AT(packet_type, 32, 4);
+AT(pkt_len, 36, 4);
+AT(data_len, 40, 2);
+AT(vlan_tci, 42, 2);
+AT(hash.rss, 44, 4);
+AT(vlan_tci_outer, 52, 2);
+AT(buf_len, 54, 2);
+AT(pool, 56, 8);
+
+uint16_t sw_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n)
+{
+	return rte_eth_rx_burst(port, queue, pkts, n);
+}
+
+uint16_t sw_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n)
+{
+	return rte_eth_tx_burst(port, queue, pkts, n);
+}
+
+int sw_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **pkts, unsigned int n)
+{
+	return rte_pktmbuf_alloc_bulk(pool, pkts, n);
+}
+
+void sw_pktmbuf_free_bulk(struct rte_mbuf **pkts, unsigned int n)
+{
+	rte_pktmbuf_free_bulk(pkts, n);
+}
+
+int sw_errno(void)
+{
+	return rte_errno;
+}
+
+unsigned int sw_lcore_id(void)
+{
+	return rte_lcore_id();
+}
+
+/* A ring would keep more than is read: what does not fit pushes the oldest half out. */
+static struct {
+	pthread_mutex_t lock;
+	size_t len;
+	char text[2048];
+} kept = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/*
+ * What is logged as an error and is none: the tap driver looks for secondary processes, which
+ * cannot exist, whenever it starts or stops.
+ */
+static int is_noise(const char *buf, size_t size)
+{
+	static const char noise[] = "tap_mp_req_on_rxtx()";
+
+	return memmem(buf, size, noise, sizeof(noise) - 1) != NULL;
+}
+
+static ssize_t log_write(void *cookie, const char *buf, size_t size)
+{
+	const size_t half = sizeof(kept.text) / 2;
+	size_t done = 0;
+
+	(void)cookie;
+	if (is_noise(buf, size))
+		return (ssize_t)size;
+	pthread_mutex_lock(&kept.lock);
+	if (kept.len + size > sizeof(kept.text) && kept.len > half) {
+		memmove(kept.text, kept.text + kept.len - half, half);
+		kept.len = half;
+	}
+	if (kept.len + size <= sizeof(kept.text)) {
+		memcpy(kept.text + kept.len, buf, size);
+		kept.len += size;
+	}
+	pthread_mutex_unlock(&kept.lock);
+
+	while (done < size) {
+		ssize_t n = write(STDERR_FILENO, buf + done, size - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break; /* nowhere to complain; losing a line beats stopping */
+		done += (size_t)n;
+	}
+	return (ssize_t)size;
+}
+
+int sw_log_open(void)
+{
+	static FILE *stream;
+
+	if (stream == NULL) {
+		const cookie_io_functions_t io = { .write = log_write };
+
+		stream = fopencookie(NULL, "w", io);
+		if (stream == NULL)
+			return -ENOMEM;
+		setvbuf(stream, NULL, _IOLBF, 1024);
+	}
+	return rte_openlog_stream(stream);
+}
+
+void sw_log_clear(void)
+{
+	pthread_mutex_lock(&kept.lock);
+	kept.len = 0;
+	pthread_mutex_unlock(&kept.lock);
+}
+
+size_t sw_log_tail(char *to, size_t size)
+{
+	size_t len;
+
+	pthread_mutex_lock(&kept.lock);
+	len = kept.len < size ? kept.len : size;
+	memcpy(to, kept.text + kept.len - len, len);
+	pthread_mutex_unlock(&kept.lock);
+	return len;
+}
+
+int sw_port_find(const char *device, unsigned int nth, uint16_t *port)
+{
+	uint16_t p;
+
+	RTE_ETH_FOREACH_DEV(p) {
+		struct rte_eth_dev_info info;
+
+		if (rte_eth_dev_info_get(p, &info) != 0 || info.device == NULL)
+			continue;
+		if (strcmp(rte_dev_name(info.device), device) != 0)
+			continue;
+		if (nth-- == 0) {
+			*port = p;
+			return 0;
+		}
+	}
+	return -ENODEV;
+}
+
+int sw_port_caps(uint16_t port, struct sw_port_caps *caps)
+{
+	struct rte_eth_dev_info info;
+	struct rte_ether_addr mac;
+	int ret = rte_eth_dev_info_get(port, &info);
+
+	if (ret != 0)
+		return ret;
+	memset(caps, 0, sizeof(*caps));
+	if (info.device != NULL)
+		snprintf(caps->device, sizeof(caps->device), "%s", rte_dev_name(info.device));
+	if (info.driver_name != NULL)
+		snprintf(caps->driver, sizeof(caps->driver), "%s", info.driver_name);
+	caps->if_index = info.if_index;
+	if (info.if_index != 0 && if_indextoname(info.if_index, caps->if_name) == NULL)
+		caps->if_name[0] = '\0';
+	caps->socket = rte_eth_dev_socket_id(port);
+	caps->max_rx_queues = info.max_rx_queues;
+	caps->max_tx_queues = info.max_tx_queues;
+	caps->min_mtu = info.min_mtu;
+	caps->max_mtu = info.max_mtu;
+	caps->reta_size = info.reta_size;
+	caps->hash_key_size = info.hash_key_size;
+	caps->rss_hf = info.flow_type_rss_offloads &
+		       (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP);
+	if (rte_eth_macaddr_get(port, &mac) == 0)
+		memcpy(caps->mac, mac.addr_bytes, sizeof(caps->mac));
+	return 0;
+}
+
+int sw_port_configure(uint16_t port, const struct sw_port_conf *conf)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_conf eth;
+	uint8_t key[SW_RSS_KEY_MAX];
+	int ret = rte_eth_dev_info_get(port, &info);
+
+	if (ret != 0)
+		return ret;
+	memset(&eth, 0, sizeof(eth));
+	eth.rxmode.mtu = conf->mtu;
+	/* A buffer may come from any pool, so that fast free is out; chains are wanted. */
+	eth.txmode.offloads = RTE_ETH_TX_OFFLOAD_MULTI_SEGS & info.tx_offload_capa;
+	if (conf->scatter)
+		eth.rxmode.offloads = RTE_ETH_RX_OFFLOAD_SCATTER & info.rx_offload_capa;
+	if (conf->rss_hf != 0) {
+		eth.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		eth.rx_adv_conf.rss_conf.rss_hf = conf->rss_hf;
+		if (conf->rss_key_len != 0 && conf->rss_key_len <= sizeof(key)) {
+			memcpy(key, conf->rss_key, conf->rss_key_len);
+			eth.rx_adv_conf.rss_conf.rss_key = key;
+			eth.rx_adv_conf.rss_conf.rss_key_len = conf->rss_key_len;
+		}
+	}
+	return rte_eth_dev_configure(port, conf->rx_queues, conf->tx_queues, &eth);
+}
+
+int sw_port_stats(uint16_t port, struct sw_port_stats *stats)
+{
+	struct rte_eth_stats s;
+	int ret = rte_eth_stats_get(port, &s);
+
+	if (ret != 0)
+		return ret;
+	stats->ipackets = s.ipackets;
+	stats->opackets = s.opackets;
+	stats->ibytes = s.ibytes;
+	stats->obytes = s.obytes;
+	stats->imissed = s.imissed;
+	stats->ierrors = s.ierrors;
+	stats->oerrors = s.oerrors;
+	stats->rx_nombuf = s.rx_nombuf;
+	return 0;
+}
+
+int sw_port_link(uint16_t port, struct sw_port_link *link)
+{
+	struct rte_eth_link l;
+	int ret;
+
+	memset(&l, 0, sizeof(l));
+	ret = rte_eth_link_get_nowait(port, &l);
+	if (ret != 0)
+		return ret;
+	link->speed_mbps = l.link_speed;
+	link->up = l.link_status == RTE_ETH_LINK_UP;
+	link->full_duplex = l.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
+	return 0;
+}
+
+int sw_port_remove(uint16_t port)
+{
+	struct rte_eth_dev_info info;
+	struct rte_device *device = NULL;
+	uint16_t other;
+	int ret, stopped;
+
+	if (rte_eth_dev_info_get(port, &info) == 0)
+		device = (struct rte_device *)(uintptr_t)info.device;
+	stopped = rte_eth_dev_stop(port);
+	ret = rte_eth_dev_close(port);
+	if (device != NULL) {
+		RTE_ETH_FOREACH_DEV(other) {
+			if (rte_eth_dev_info_get(other, &info) == 0 && info.device == device)
+				return ret != 0 ? ret : stopped;
+		}
+		if (ret == 0)
+			ret = rte_dev_remove(device);
+	}
+	return ret != 0 ? ret : stopped;
+}

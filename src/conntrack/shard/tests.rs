@@ -1,0 +1,586 @@
+//! Traces: what goes by, and what the tracker says of it. Written like a conversation, one line a
+//! packet; `>` is the client's side, `<` the server's.
+
+use super::*;
+use crate::wire::Addrs;
+use crate::wire::build::{Segment, frame};
+use crate::wire::parse;
+use crate::wire::tcp::flags::*;
+
+const V4: Addrs = Addrs::V4 {
+    src: 0x0a01_0001,
+    dst: 0x0a02_0001,
+};
+const V6: Addrs = Addrs::V6 {
+    src: 0xfd01 << 112 | 1,
+    dst: 0xfd02 << 112 | 1,
+};
+const SACK_PERMITTED: &[u8] = &[4, 2, 1, 1];
+
+/// A shard and a clock.
+struct Bench {
+    shard: Shard,
+    config: Config,
+    now: Ticks,
+    counters: Arc<CtCounters>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
+        let counters = Arc::<CtCounters>::default();
+        let now = Ticks(u32::MAX - 50_000); // the clock wraps during most traces
+        let shard = Shard::new(0, 100, HashKey::from_seed(1), now, counters.clone());
+        Self {
+            shard,
+            config,
+            now,
+            counters,
+        }
+    }
+
+    fn wait(&mut self, secs: u32) {
+        self.now = self.now.plus(Span::secs(secs));
+        self.shard.expire(self.now, usize::MAX);
+    }
+
+    /// A frame through the tracker, accepted by policy.
+    fn packet(&mut self, bytes: &[u8]) -> Tracked {
+        let tracked = self.judge(bytes);
+        if tracked.flow == Flow::Pending {
+            self.shard.commit(self.now).unwrap();
+        }
+        tracked
+    }
+
+    /// A frame through the tracker, dropped by policy.
+    fn judge(&mut self, bytes: &[u8]) -> Tracked {
+        let parsed = parse(bytes, bytes.len());
+        let prepared = self.shard.prepare(bytes, &parsed);
+        self.shard
+            .track(bytes, &parsed, &prepared, false, self.now, &self.config)
+    }
+
+    /// The only flow.
+    fn flow(&self) -> Option<FlowRecord> {
+        let mut flows = Vec::new();
+        let mut cursor = Some(Cursor::default());
+        while let Some(at) = cursor {
+            let (found, next) = self.shard.scan(at, 1000);
+            flows.extend(
+                found
+                    .into_iter()
+                    .map(|flow| self.shard.record(flow, self.now)),
+            );
+            cursor = next;
+        }
+        assert!(flows.len() < 2, "{flows:?}");
+        flows.pop()
+    }
+}
+
+/// One TCP segment and what is to be said of it.
+struct Step {
+    from_client: bool,
+    bits: u8,
+    seq: u32,
+    ack: u32,
+    len: usize,
+    window: u16,
+    state: CtState,
+    flow: Option<(TcpState, u32, bool)>,
+}
+
+const NEW: CtState = CtState::New;
+const EST: CtState = CtState::Established;
+const INV: CtState = CtState::Invalid;
+
+/// `>` or `<`, flags, seq, ack, payload; the state, and the flow's state, timeout and ASSURED.
+macro_rules! step {
+    (@dir >) => { true };
+    (@dir <) => { false };
+    (@assured) => { false };
+    (@assured ASSURED) => { true };
+    ($dir:tt $bits:expr, $seq:expr, $ack:expr, $len:expr => $state:ident $(, $tcp:ident $timeout:literal $($assured:ident)?)?) => {
+        step!($dir $bits, $seq, $ack, $len, 64_000 => $state $(, $tcp $timeout $($assured)?)?)
+    };
+    ($dir:tt $bits:expr, $seq:expr, $ack:expr, $len:expr, $window:expr => $state:ident $(, $tcp:ident $timeout:literal $($assured:ident)?)?) => {{
+        #[allow(unused_mut, unused_assignments)]
+        let mut flow = None;
+        $( flow = Some((TcpState::$tcp, $timeout, step!(@assured $($assured)?))); )?
+        Step {
+            from_client: step!(@dir $dir),
+            bits: $bits, seq: $seq, ack: $ack, len: $len, window: $window, state: $state, flow,
+        }
+    }};
+}
+
+fn segment(addrs: Addrs, step: &Step) -> Vec<u8> {
+    let options = if step.bits & SYN != 0 {
+        SACK_PERMITTED
+    } else {
+        &[]
+    };
+    let (addrs, sport, dport) = if step.from_client {
+        (addrs, 40_000, 80)
+    } else {
+        (addrs.flip(), 80, 40_000)
+    };
+    let Step {
+        seq,
+        ack,
+        bits: flags,
+        window,
+        ..
+    } = *step;
+    let segment = Segment::Tcp {
+        sport,
+        dport,
+        seq,
+        ack,
+        flags,
+        window,
+        options,
+    };
+    frame(addrs, segment, &vec![0; step.len])
+}
+
+impl Bench {
+    fn trace(&mut self, addrs: Addrs, steps: &[Step]) {
+        for (at, step) in steps.iter().enumerate() {
+            let tracked = self.packet(&segment(addrs, step));
+            assert_eq!(tracked.state, step.state, "state of line {at}");
+            let flow = self
+                .flow()
+                .map(|flow| (flow.tcp_state.unwrap(), flow.timeout, flow.assured));
+            assert_eq!(flow, step.flow, "flow after line {at}");
+        }
+    }
+}
+
+/// A client at 1000, a server at 5000.
+fn handshake() -> Vec<Step> {
+    vec![
+        step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+        step!(< SYN | ACK, 5000, 1001, 0 => EST, SynRecv 60),
+        step!(> ACK, 1001, 5001, 0 => EST, Established 432_000 ASSURED),
+    ]
+}
+
+#[test]
+fn a_conversation_from_syn_to_time_wait() {
+    for addrs in [V4, V6] {
+        let mut bench = Bench::new();
+        bench.trace(addrs, &handshake());
+        bench.trace(
+            addrs,
+            &[
+                step!(> ACK | PSH, 1001, 5001, 100 => EST, Established 300 ASSURED),
+                step!(< ACK, 5001, 1101, 0 => EST, Established 432_000 ASSURED),
+                step!(< ACK | PSH, 5001, 1101, 500 => EST, Established 300 ASSURED),
+                step!(> ACK, 1101, 5501, 0 => EST, Established 432_000 ASSURED),
+                step!(< FIN | ACK, 5501, 1101, 0 => EST, FinWait 120 ASSURED),
+                step!(> FIN | ACK, 1101, 5502, 0 => EST, LastAck 30 ASSURED),
+                step!(< ACK, 5502, 1102, 0 => EST, TimeWait 120 ASSURED),
+            ],
+        );
+        bench.wait(121);
+        assert_eq!(bench.flow(), None);
+        assert_eq!(
+            (bench.counters.insert.get(), bench.counters.delete.get()),
+            (1, 1)
+        );
+        assert_eq!(bench.counters.invalid.get(), 0);
+    }
+}
+
+#[test]
+fn repeated_syns_do_not_keep_a_flow_alive() {
+    let mut bench = Bench::new();
+    bench.trace(V4, &[step!(> SYN, 1000, 0, 0 => NEW, SynSent 120)]);
+    bench.wait(100);
+    bench.trace(V4, &[step!(> SYN, 1000, 0, 0 => NEW, SynSent 20)]);
+    bench.wait(21);
+    assert_eq!(bench.flow(), None);
+}
+
+#[test]
+fn a_reset_before_any_reply_ends_the_flow() {
+    let mut bench = Bench::new();
+    bench.trace(
+        V4,
+        &[
+            step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+            step!(< RST | ACK, 0, 1001, 0 => EST),
+        ],
+    );
+}
+
+/// The behaviour of Linux's `conntrack_rst_invalid` self-test.
+#[test]
+fn only_the_exact_reset_closes() {
+    let mut bench = Bench::new();
+    bench.trace(V4, &handshake());
+    bench.trace(
+        V4,
+        &[
+            step!(> ACK | PSH, 1001, 5001, 100 => EST, Established 300 ASSURED),
+            step!(< ACK, 5001, 1101, 0 => EST, Established 432_000 ASSURED),
+            step!(> RST, 0, 0, 0 => INV, Established 432_000 ASSURED),
+            step!(> RST, 1_000_000, 0, 0 => INV, Established 432_000 ASSURED),
+            step!(> RST, 42, 0, 0 => INV, Established 432_000 ASSURED),
+            step!(> RST | ACK, 1100, 5001, 0 => INV, Established 432_000 ASSURED),
+            step!(> RST, 1101, 0, 0 => EST, Close 10 ASSURED),
+        ],
+    );
+    assert_eq!(bench.counters.invalid.get(), 4);
+}
+
+/// `conntrack_inexact_rst`: while a flow closes, late and inexact resets pass.
+#[test]
+fn resets_of_a_closing_flow_pass() {
+    let mut bench = Bench::new();
+    bench.trace(V4, &handshake());
+    bench.trace(
+        V4,
+        &[
+            step!(> ACK | PSH, 1001, 5001, 1000 => EST, Established 300 ASSURED),
+            step!(> FIN | ACK, 2001, 5001, 0 => EST, FinWait 120 ASSURED),
+            step!(< ACK, 5001, 2002, 0 => EST, CloseWait 60 ASSURED),
+            step!(< RST, 5001, 0, 0 => EST, Close 10 ASSURED),
+            step!(> RST, 1500, 0, 0 => EST, Close 10 ASSURED),
+        ],
+    );
+    assert_eq!(bench.counters.invalid.get(), 0);
+}
+
+/// `conntrack_syn_challenge_ack`: the peer has an old incarnation of the connection.
+#[test]
+fn a_challenge_ack_passes_and_the_handshake_goes_on() {
+    let mut bench = Bench::new();
+    bench.trace(
+        V4,
+        &[
+            step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+            step!(< ACK, 777, 333, 0 => EST, SynSent 120),
+        ],
+    );
+    bench.trace(
+        V4,
+        &[
+            step!(> RST, 333, 0, 0 => EST, Close 10),
+            step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+            step!(< SYN | ACK, 5000, 1001, 0 => EST, SynRecv 60),
+            step!(> ACK, 1001, 5001, 0 => EST, Established 432_000 ASSURED),
+        ],
+    );
+    assert_eq!(bench.counters.invalid.get(), 0);
+}
+
+#[test]
+fn a_syn_reopens_what_is_over() {
+    let mut bench = Bench::new();
+    bench.trace(V4, &handshake());
+    bench.trace(
+        V4,
+        &[
+            step!(> FIN | ACK, 1001, 5001, 0 => EST, FinWait 120 ASSURED),
+            step!(< FIN | ACK, 5001, 1002, 0 => EST, LastAck 30 ASSURED),
+            step!(> ACK, 1002, 5002, 0 => EST, TimeWait 120 ASSURED),
+            step!(> SYN, 90_000, 0, 0 => NEW, SynSent 120),
+        ],
+    );
+    assert_eq!(bench.counters.insert.get(), 2);
+}
+
+#[test]
+fn picked_up_mid_stream() {
+    let mut bench = Bench::new();
+    bench.trace(
+        V4,
+        &[
+            step!(> ACK | PSH, 1001, 5001, 100 => NEW, Established 300),
+            step!(< ACK, 5001, 1101, 0 => EST, Established 300),
+            step!(> ACK, 1101, 5001, 0 => EST, Established 432_000 ASSURED),
+        ],
+    );
+    let mut strict = Bench::with(Config {
+        tcp_loose: false,
+        ..Config::default()
+    });
+    strict.trace(V4, &[step!(> ACK | PSH, 1001, 5001, 100 => INV)]);
+}
+
+#[test]
+fn simultaneous_open() {
+    let mut bench = Bench::new();
+    bench.trace(
+        V4,
+        &[
+            step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+            step!(< SYN, 5000, 0, 0 => EST, SynSent2 120),
+            step!(> SYN | ACK, 1000, 5001, 0 => EST, SynRecv 60),
+            step!(< SYN | ACK, 5000, 1001, 0 => EST, SynRecv 60),
+            step!(> ACK, 1001, 5001, 0 => EST, Established 432_000 ASSURED),
+        ],
+    );
+}
+
+#[test]
+fn out_of_window_is_invalid_unless_liberal() {
+    let far = [step!(< ACK | PSH, 50_000_000, 1001, 100 => INV, Established 432_000 ASSURED)];
+    let mut bench = Bench::new();
+    bench.trace(V4, &handshake());
+    bench.trace(V4, &far);
+    bench.trace(
+        V4,
+        &[step!(< ACK, 5001, 90_000, 0 => INV, Established 432_000 ASSURED)],
+    );
+    let mut liberal = Bench::with(Config {
+        tcp_be_liberal: true,
+        ..Config::default()
+    });
+    liberal.trace(V4, &handshake());
+    let mut far = far;
+    far[0].state = EST;
+    liberal.trace(V4, &far);
+}
+
+#[test]
+fn illegal_flags_are_invalid_and_create_nothing() {
+    let mut bench = Bench::new();
+    for bits in [
+        0,
+        SYN | FIN,
+        FIN,
+        SYN | RST,
+        FIN | URG | PSH,
+        RST | URG | ACK,
+    ] {
+        bench.trace(V4, &[step!(> bits, 1000, 0, 0 => INV)]);
+    }
+    bench.trace(
+        V4,
+        &[
+            step!(> RST, 1000, 0, 0 => INV),
+            step!(> SYN | ACK, 1, 1, 0 => INV),
+        ],
+    );
+}
+
+fn udp(addrs: Addrs, sport: u16, dport: u16) -> Vec<u8> {
+    frame(addrs, Segment::Udp { sport, dport }, b"data")
+}
+
+#[test]
+fn udp_is_a_stream_after_two_seconds() {
+    for addrs in [V4, V6] {
+        let mut bench = Bench::new();
+        let (there, back) = (udp(addrs, 5000, 53), udp(addrs.flip(), 53, 5000));
+        let look = |bench: &Bench| {
+            let flow = bench.flow().unwrap();
+            (flow.timeout, flow.seen_reply, flow.assured)
+        };
+        assert_eq!(bench.packet(&there).state, NEW);
+        assert_eq!(bench.packet(&there).state, NEW, "no reply yet");
+        assert_eq!(bench.packet(&back).state, EST);
+        assert_eq!(look(&bench), (30, true, false));
+        bench.wait(1);
+        assert_eq!(bench.packet(&there).state, EST);
+        assert_eq!(
+            look(&bench),
+            (30, true, false),
+            "a query and its answer are no stream"
+        );
+        bench.wait(2);
+        bench.packet(&back);
+        assert_eq!(look(&bench), (120, true, true));
+        bench.wait(121);
+        assert_eq!(bench.flow(), None);
+        assert_eq!(
+            bench.packet(&back).dir,
+            Some(Dir::Original),
+            "whoever starts is original"
+        );
+    }
+}
+
+#[test]
+fn ping_pairs_by_identifier() {
+    let ping = |addrs, ty, id: u32| {
+        frame(
+            addrs,
+            Segment::Icmp {
+                ty,
+                code: 0,
+                rest: id << 16 | 1,
+            },
+            b"payload",
+        )
+    };
+    for (addrs, request, reply) in [(V4, 8, 0), (V6, 128, 129), (V4, 13, 14), (V6, 139, 140)] {
+        let mut bench = Bench::new();
+        assert_eq!(
+            bench.packet(&ping(addrs.flip(), reply, 7)).state,
+            INV,
+            "nobody asked"
+        );
+        assert_eq!(bench.packet(&ping(addrs, request, 7)).state, NEW);
+        let answer = bench.packet(&ping(addrs.flip(), reply, 7));
+        assert_eq!((answer.state, answer.dir), (EST, Some(Dir::Reply)));
+        assert_eq!(
+            bench.packet(&ping(addrs.flip(), reply, 7)).state,
+            EST,
+            "once more"
+        );
+        assert_eq!(bench.packet(&ping(addrs.flip(), reply, 8)).state, INV);
+        assert_eq!(bench.flow().unwrap().timeout, 30);
+    }
+}
+
+#[test]
+fn icmp_errors_are_related_to_what_they_quote() {
+    for (addrs, ty, router) in [
+        (
+            V4,
+            3,
+            Addrs::V4 {
+                src: 0x0a02_00fe,
+                dst: 0x0a01_0001,
+            },
+        ),
+        (
+            V6,
+            1,
+            Addrs::V6 {
+                src: 0xfd02 << 112 | 0xfe,
+                dst: 0xfd01 << 112 | 1,
+            },
+        ),
+    ] {
+        let mut bench = Bench::new();
+        let sent = udp(addrs, 5000, 53);
+        bench.packet(&sent);
+        let error = |quote: &[u8], outer| {
+            frame(
+                outer,
+                Segment::Icmp {
+                    ty,
+                    code: 3,
+                    rest: 0,
+                },
+                &quote[14..],
+            )
+        };
+        let said = bench.packet(&error(&sent, router));
+        assert_eq!((said.state, said.dir), (CtState::Related, Some(Dir::Reply)));
+        // Neither refreshed nor ended nor answered by it.
+        bench.wait(10);
+        bench.packet(&error(&sent, router));
+        let flow = bench.flow().unwrap();
+        assert_eq!((flow.timeout, flow.seen_reply), (20, false));
+        // About an unknown packet, or sent to somebody else.
+        assert_eq!(
+            bench.packet(&error(&udp(addrs, 5000, 54), router)).state,
+            INV
+        );
+        let elsewhere = match router {
+            Addrs::V4 { src, dst } => Addrs::V4 { src, dst: dst + 1 },
+            Addrs::V6 { src, dst } => Addrs::V6 { src, dst: dst + 1 },
+        };
+        assert_eq!(bench.packet(&error(&sent, elsewhere)).state, INV);
+        assert_eq!(
+            bench.packet(&error(&sent[..14 + 20], router)).state,
+            INV,
+            "cut short"
+        );
+    }
+}
+
+#[test]
+fn neighbour_discovery_is_untracked() {
+    for ty in [133, 134, 135, 136, 130, 143] {
+        let mut bench = Bench::new();
+        let bytes = frame(
+            V6,
+            Segment::Icmp {
+                ty,
+                code: 0,
+                rest: 0,
+            },
+            &[0; 16],
+        );
+        assert_eq!(
+            bench.packet(&bytes),
+            Tracked::without_flow(CtState::Untracked)
+        );
+        assert_eq!(bench.flow(), None);
+    }
+}
+
+#[test]
+fn any_other_protocol_is_generic_and_never_assured() {
+    for addrs in [V4, V6] {
+        let mut bench = Bench::new();
+        let there = frame(addrs, Segment::Raw(253), b"anything");
+        let back = frame(addrs.flip(), Segment::Raw(253), b"anything");
+        assert_eq!(bench.packet(&there).state, NEW);
+        assert_eq!(bench.packet(&back).state, EST);
+        bench.wait(300);
+        bench.packet(&there);
+        let flow = bench.flow().unwrap();
+        assert_eq!(
+            (flow.timeout, flow.assured, flow.seen_reply),
+            (600, false, true)
+        );
+    }
+}
+
+#[test]
+fn what_policy_drops_leaves_nothing() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.judge(&udp(V4, 1, 2)).state, NEW);
+    assert_eq!(bench.flow(), None);
+    assert_eq!(bench.judge(&udp(V4.flip(), 2, 1)).dir, Some(Dir::Original));
+    assert_eq!(bench.counters.insert.get(), 0);
+}
+
+#[test]
+fn notrack_makes_untracked() {
+    let mut bench = Bench::new();
+    let bytes = udp(V4, 1, 2);
+    let parsed = parse(&bytes, bytes.len());
+    let prepared = bench.shard.prepare(&bytes, &parsed);
+    let said = bench
+        .shard
+        .track(&bytes, &parsed, &prepared, true, bench.now, &bench.config);
+    assert_eq!(said, Tracked::without_flow(CtState::Untracked));
+}
+
+#[test]
+fn a_closed_flow_reads_closed() {
+    let mut bench = Bench::new();
+    bench.trace(V4, &handshake());
+    let flow = bench.shard.scan(Cursor::default(), 10).0[0];
+    bench.shard.close(flow, bench.now, &bench.config);
+    assert_eq!(bench.flow().unwrap().tcp_state, Some(TcpState::Close));
+    bench.wait(11);
+    assert_eq!(bench.flow(), None);
+}
+
+#[test]
+fn the_limit_holds_over_both_families() {
+    let mut bench = Bench::new();
+    for port in 0..100 {
+        bench.packet(&udp(if port % 2 == 0 { V4 } else { V6 }, port, 53));
+    }
+    assert_eq!(bench.judge(&udp(V4, 1000, 53)).flow, Flow::Pending);
+    assert_eq!(bench.shard.commit(bench.now), Err(InsertError::Full));
+    assert_eq!((bench.shard.len(), bench.counters.drop.get()), (100, 1));
+    bench.wait(31);
+    bench.packet(&udp(V4, 1000, 53));
+    assert_eq!(bench.shard.len(), 1);
+}

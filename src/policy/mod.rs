@@ -1,4 +1,34 @@
 //! The policy: model, checking, compiling, evaluating.
+//!
+//! Text becomes a tree with places (`yaml`), the tree a [`Policy`] or a list of everything that is
+//! wrong (`check`), the policy a [`Compiled`] that all workers read (`compile`, `eval`). Pure but
+//! for [`load`], which reads the policy file; time is an argument.
+mod check;
+mod compile;
+mod compiled;
+mod diagnostic;
+mod eval;
+mod limit;
+mod load;
+mod model;
+mod names;
+mod ranges;
+mod restart;
+mod yaml;
+
+pub use check::{Checked, parse};
+pub use compile::{Compiled, RuleId, compile};
+pub use compiled::RuleInfo;
+pub use diagnostic::{Diagnostic, PolicyErrors, Severity};
+pub use eval::{Decision, Facts, RawVerdict, Verdict};
+pub use load::{MAX_FILE, load};
+pub use model::{
+    Action, AddrMatch, Bridge, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, Helper, Hugepages,
+    IcmpMatch, IcmpType, Limit, Log, MAX_JUMPS, Matches, Policy, Port, ProtoSet, RejectWith, Rule,
+    System, Workers,
+};
+pub use ranges::{AddrSet, BadRange, IpRange, U16Set};
+pub use restart::restart_needed;
 
 /// A port of the policy, by its place in `ports:`; index into every per-port array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,430 @@
+//! Reads rules: chains, raw rules, helper lines.
+//!
+//! Life-cycle and concurrency: as `check`.
+
+use std::collections::BTreeMap;
+
+use super::matches::MATCHES;
+use super::{Checker, Fields, fnv1a};
+use crate::conntrack::types::proto;
+use crate::policy::diagnostic::Place;
+use crate::policy::model::{
+    Action, Chain, ChainPolicy, FORWARD, Helper, Log, Matches, RejectWith, Rule,
+};
+use crate::policy::yaml::{Kind, Node};
+
+/// Names of helpers.
+const HELPERS: [(&str, ()); 5] = [
+    ("ftp", ()),
+    ("irc", ()),
+    ("tftp", ()),
+    ("amanda", ()),
+    ("sip", ()),
+];
+
+/// Keys of a rule that are not matches.
+const RULE_KEYS: [&str; 6] = ["name", "comment", "action", "jump", "goto", "log"];
+
+/// Keys that the language has, and this version does not.
+const LATER: [&str; 12] = [
+    "mark",
+    "connlimit",
+    "ct-mark",
+    "ct-helper",
+    "ct-status",
+    "ct-zone",
+    "time",
+    "count",
+    "quota",
+    "meta",
+    "queue",
+    "set-mark",
+];
+
+/// Where a rule stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Raw,
+    Chain,
+}
+
+/// A chain with the places that later checks point at.
+pub(super) struct ReadChain {
+    pub(super) chain: Chain,
+    pub(super) place: Place,
+    pub(super) rules: Vec<RulePlaces>,
+}
+
+/// Places of one rule.
+pub(super) struct RulePlaces {
+    /// The rule's name, or its beginning.
+    pub(super) name: Place,
+    /// The name of the chain that it jumps to.
+    pub(super) target: Place,
+}
+
+impl Checker<'_> {
+    pub(super) fn helpers(&mut self, node: &Node) -> Vec<Helper> {
+        let mut helpers = Vec::new();
+        let mut keys = vec!["helper", "comment"];
+        keys.extend(MATCHES);
+        for item in self.list(node, "`helpers`").unwrap_or_default() {
+            let Some(fields) = self.rule_fields(item, "a helper line", &keys) else {
+                continue;
+            };
+            let matches = self.matches(&fields);
+            let Some(helper) = fields.get("helper") else {
+                if fields.key("helper").is_none() {
+                    self.sink.error(fields.place, "helper line has no `helper`");
+                }
+                continue;
+            };
+            if self.choice(helper, "helper", &HELPERS).is_none() {
+                continue;
+            }
+            let name = self
+                .scalar(helper, "`helper`")
+                .unwrap_or_default()
+                .to_owned();
+            let message =
+                format!("this version attaches no helpers: data of {name} will not be RELATED");
+            self.sink.warn(helper.place, message);
+            helpers.push(Helper {
+                helper: name,
+                matches,
+            });
+        }
+        helpers
+    }
+
+    pub(super) fn raw(&mut self, node: &Node) -> Vec<Rule> {
+        let items = self.list(node, "`raw`").unwrap_or_default();
+        self.rules(items, "raw", Stage::Raw)
+            .into_iter()
+            .map(|(rule, _)| rule)
+            .collect()
+    }
+
+    pub(super) fn chains(&mut self, node: &Node) -> Vec<Chain> {
+        let Some(entries) = self.entries(node, "`chains`") else {
+            return Vec::new();
+        };
+        let mut chains = Vec::new();
+        for (key, value) in entries {
+            let forward = key.text == FORWARD;
+            self.name(key.place, "chain", &key.text);
+            if key.text == "raw" {
+                self.sink
+                    .error(key.place, "a chain cannot be called `raw`")
+                    .help("rules before tracking stand in the section `raw`");
+            }
+            let mut chain = Chain {
+                name: key.text.clone(),
+                policy: None,
+                rules: Vec::new(),
+            };
+            let mut places = Vec::new();
+            if forward {
+                chain.policy = Some(ChainPolicy::Drop);
+            }
+            if let Some(fields) = self.fields(value, "a chain", &["policy", "rules"], &["rules"]) {
+                if let Some(node) = fields.get("policy") {
+                    let words = [("accept", ChainPolicy::Accept), ("drop", ChainPolicy::Drop)];
+                    let policy = self.choice(node, "policy", &words);
+                    if forward {
+                        chain.policy = policy.or(chain.policy);
+                    } else {
+                        let place = fields.key("policy").unwrap_or(node.place);
+                        self.sink
+                            .error(place, "only the chain `forward` has a policy")
+                            .help("a user chain returns to where it was jumped from");
+                    }
+                }
+                if let Some(node) = fields.get("rules") {
+                    let items = self.list(node, "`rules`").unwrap_or_default();
+                    for (rule, at) in self.rules(items, &key.text, Stage::Chain) {
+                        chain.rules.push(rule);
+                        places.push(at);
+                    }
+                }
+            }
+            chains.push(ReadChain {
+                chain,
+                place: key.place,
+                rules: places,
+            });
+        }
+        if !chains.iter().any(|read| read.chain.name == FORWARD) {
+            self.sink
+                .error(node.place, "the chain `forward` is missing")
+                .help("a packet starts in the chain `forward`");
+        }
+        // a stable sort: `forward` first, the others in the order of the file
+        chains.sort_by_key(|read| read.chain.name != FORWARD);
+        self.check_jumps(&chains);
+        self.check_reach(&chains);
+        chains.into_iter().map(|read| read.chain).collect()
+    }
+
+    fn rules(&mut self, items: &[Node], chain: &str, stage: Stage) -> Vec<(Rule, RulePlaces)> {
+        let mut rules: Vec<(Rule, RulePlaces)> = Vec::with_capacity(items.len());
+        let mut lines = BTreeMap::new();
+        for (at, item) in items.iter().enumerate() {
+            let Some((rule, places)) = self.rule(item, at + 1, stage) else {
+                continue;
+            };
+            if let Some(first) = lines.insert(rule.name.clone(), rule.line) {
+                let message = format!(
+                    "a second rule called `{}` in `{chain}`; the first is in line {first}",
+                    rule.name
+                );
+                self.sink.error(places.name, message);
+            }
+            if rule.name == "policy" && chain == FORWARD {
+                self.sink
+                    .error(places.name, "a rule of `forward` cannot be called `policy`")
+                    .help("`forward/policy` is the chain's own policy");
+            }
+            rules.push((rule, places));
+        }
+        rules
+    }
+
+    /// Reads the keys of a rule; those of a later version get their own message.
+    fn rule_fields<'n>(&mut self, node: &'n Node, what: &str, keys: &[&str]) -> Option<Fields<'n>> {
+        let mut known = keys.to_vec();
+        known.extend(LATER);
+        let entries = self.entries(node, what)?;
+        for (key, _) in entries
+            .iter()
+            .filter(|(key, _)| LATER.contains(&key.text.as_str()))
+        {
+            let message = format!("`{}` is not supported in this version", key.text);
+            self.sink.error(key.place, message);
+        }
+        for (key, value) in entries {
+            let name = key.text.as_str();
+            if !known.contains(&name) {
+                self.sink
+                    .error(key.place, format!("unknown key `{name}` in {what}"))
+                    .suggest(name, keys.iter().copied());
+            } else if matches!(value.kind, Kind::Null) && !LATER.contains(&name) {
+                self.sink.error(key.place, format!("`{name}` has no value"));
+            }
+        }
+        Some(Fields {
+            place: node.place,
+            entries,
+        })
+    }
+
+    fn rule(&mut self, node: &Node, number: usize, stage: Stage) -> Option<(Rule, RulePlaces)> {
+        let mut keys = RULE_KEYS.to_vec();
+        keys.extend(MATCHES);
+        let fields = self.rule_fields(node, "a rule", &keys)?;
+        let start = fields
+            .entries
+            .first()
+            .map_or(node.place, |(key, _)| key.place);
+        let mut places = RulePlaces {
+            name: start,
+            target: start,
+        };
+        let mut name = number.to_string();
+        if let Some(node) = fields.get("name")
+            && let Some(text) = self.scalar(node, "`name`")
+        {
+            self.name(node.place, "rule", text);
+            places.name = node.place;
+            name = text.to_owned();
+        }
+        let comment = fields
+            .get("comment")
+            .and_then(|node| self.scalar(node, "`comment`"));
+        let matches = self.matches(&fields);
+        let log = fields.get("log").and_then(|node| self.log(node));
+        if stage == Stage::Raw {
+            for key in ["ct", "ct-direction"] {
+                if let Some(place) = fields.key(key) {
+                    let message = format!("`{key}` cannot be known in `raw`, before tracking");
+                    self.sink.error(place, message);
+                }
+            }
+            if let Some(place) = fields.key("log") {
+                self.sink.error(place, "`log` is not supported in `raw`");
+            }
+        }
+        let action = self.action(&fields, stage, &mut places, log.is_some())?;
+        self.check_reject(&fields, &action, &matches);
+        let rule = Rule {
+            name,
+            comment: comment.map(str::to_owned),
+            matches,
+            action,
+            log,
+            line: self.sink.line(start),
+            hash: content_hash(node),
+        };
+        Some((rule, places))
+    }
+
+    fn log(&mut self, node: &Node) -> Option<Log> {
+        if let Kind::Scalar(_) = node.kind {
+            return self.boolean(node, "log")?.then(Log::default);
+        }
+        let fields = self.fields(node, "`log`", &["prefix"], &[])?;
+        let prefix = fields.get("prefix").and_then(|node| {
+            let text = self.scalar(node, "`prefix`")?;
+            if text.len() > 64 || text.chars().any(char::is_control) {
+                self.sink.error(
+                    node.place,
+                    "`prefix` must be at most 64 bytes of printable text",
+                );
+            }
+            Some(text.to_owned())
+        });
+        Some(Log { prefix })
+    }
+
+    /// Reads what a rule does: exactly one of `action`, `jump` and `goto`, or only `log`.
+    fn action(
+        &mut self,
+        fields: &Fields<'_>,
+        stage: Stage,
+        places: &mut RulePlaces,
+        logs: bool,
+    ) -> Option<Action> {
+        let given: Vec<_> = ["action", "jump", "goto"]
+            .into_iter()
+            .filter(|key| fields.key(key).is_some())
+            .collect();
+        match given[..] {
+            [] if logs => return Some(Action::Continue),
+            [] if stage == Stage::Raw => {
+                self.sink
+                    .error(places.name, "this rule does nothing")
+                    .help("add `action: notrack` or `action: accept`");
+                return None;
+            }
+            [] => {
+                self.sink
+                    .error(places.name, "this rule does nothing")
+                    .help("add `action`, `jump`, `goto` or `log`");
+                return None;
+            }
+            [_] => {}
+            [first, second, ..] => {
+                let place = fields.key(second).unwrap_or(fields.place);
+                self.sink.error(
+                    place,
+                    format!("`{first}` and `{second}` exclude each other"),
+                );
+                return None;
+            }
+        }
+        let key = given[0];
+        let node = fields.get(key)?;
+        if key == "action" {
+            return self.action_word(node, stage);
+        }
+        if stage == Stage::Raw {
+            let place = fields.key(key).unwrap_or(fields.place);
+            self.sink
+                .error(place, format!("`{key}` is not possible in `raw`"));
+            return None;
+        }
+        places.target = node.place;
+        let target = self.scalar(node, &format!("`{key}`"))?.to_owned();
+        Some(if key == "jump" {
+            Action::Jump(target)
+        } else {
+            Action::Goto(target)
+        })
+    }
+
+    fn action_word(&mut self, node: &Node, stage: Stage) -> Option<Action> {
+        if let Kind::Map(_) = node.kind {
+            let fields = self.fields(node, "an action", &["reject"], &[])?;
+            let kinds = RejectWith::ALL.map(|with| (with.name(), with));
+            let with = self.choice(fields.get("reject")?, "kind of reject", &kinds)?;
+            if stage == Stage::Raw {
+                let message = "`reject` is not possible in `raw`";
+                self.sink
+                    .error(fields.key("reject").unwrap_or(node.place), message);
+            }
+            return Some(Action::Reject(Some(with)));
+        }
+        let text = self.scalar(node, "`action`")?;
+        let action = match text {
+            "accept" => Action::Accept,
+            "drop" => Action::Drop,
+            "reject" => Action::Reject(None),
+            "return" => Action::Return,
+            "notrack" => Action::Notrack,
+            _ => {
+                let known: &[&str] = match stage {
+                    Stage::Raw => &["accept", "notrack"],
+                    Stage::Chain => &["accept", "drop", "reject", "return"],
+                };
+                self.unknown(node.place, "action", text, known.iter().copied());
+                return None;
+            }
+        };
+        match (stage, &action) {
+            (Stage::Chain, Action::Notrack) => {
+                self.sink
+                    .error(node.place, "`notrack` is only possible in `raw`")
+                    .help("in a chain, the packet has been tracked already");
+            }
+            (Stage::Raw, Action::Drop | Action::Reject(_) | Action::Return) => {
+                self.sink
+                    .error(node.place, format!("`{text}` is not possible in `raw`"))
+                    .help("a raw rule has `action: notrack` or `action: accept`");
+            }
+            _ => {}
+        }
+        Some(action)
+    }
+
+    fn check_reject(&mut self, fields: &Fields<'_>, action: &Action, matches: &Matches) {
+        let tcp = matches
+            .proto
+            .is_some_and(|protos| protos.iter().eq([proto::TCP]));
+        if *action == Action::Reject(Some(RejectWith::TcpReset)) && !tcp {
+            self.sink
+                .error(
+                    fields.key("action").unwrap_or(fields.place),
+                    "`tcp-reset` needs `proto: tcp`",
+                )
+                .help("a plain `reject` resets TCP and sends port unreachable for the rest");
+        }
+    }
+}
+
+/// Hash of a rule as it is written: keys, values, their order, but neither layout nor comment.
+fn content_hash(node: &Node) -> u64 {
+    fn write(node: &Node, out: &mut String) {
+        match &node.kind {
+            Kind::Null => out.push('~'),
+            Kind::Scalar(text) => out.push_str(&format!("{text:?}")),
+            Kind::List(items) => {
+                out.push('[');
+                items.iter().for_each(|item| write(item, out));
+                out.push(']');
+            }
+            Kind::Map(entries) => {
+                let mut entries: Vec<_> = entries.iter().collect();
+                entries.sort_by(|(a, _), (b, _)| a.text.cmp(&b.text));
+                out.push('{');
+                for (key, value) in entries.iter().filter(|(key, _)| key.text != "comment") {
+                    out.push_str(&format!("{:?}", key.text));
+                    write(value, out);
+                }
+                out.push('}');
+            }
+        }
+    }
+    let mut text = String::new();
+    write(node, &mut text);
+    fnv1a(text.as_bytes())
+}

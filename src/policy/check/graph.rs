@@ -1,0 +1,166 @@
+//! Checks how chains hang together: jumps to nowhere, loops, depth, and what is never reached.
+//!
+//! Life-cycle and concurrency: as `check`.
+
+use super::Checker;
+use super::chains::ReadChain;
+use crate::policy::diagnostic::{Place, nearest};
+use crate::policy::model::{Action, FORWARD, MAX_JUMPS};
+
+/// A jump or goto from one chain to another, by index.
+struct Edge {
+    from: usize,
+    to: usize,
+    /// 1 for a jump, which will be returned from; 0 for a goto.
+    depth: usize,
+    place: Place,
+}
+
+impl Checker<'_> {
+    /// Reports jumps that lead nowhere, in circles, or too deep.
+    pub(super) fn check_jumps(&mut self, chains: &[ReadChain]) {
+        let edges = self.edges(chains);
+        let Some(order) = self.order(chains, &edges) else {
+            return;
+        };
+        // longest way from `forward`, following the edges in topological order
+        let mut depth: Vec<Option<usize>> = chains
+            .iter()
+            .map(|read| (read.chain.name == FORWARD).then_some(0))
+            .collect();
+        for from in order {
+            for edge in edges.iter().filter(|edge| edge.from == from) {
+                let Some(reached) = depth[from].map(|d| d + edge.depth) else {
+                    continue;
+                };
+                if reached == MAX_JUMPS + 1 && edge.depth == 1 {
+                    self.sink
+                        .error(edge.place, format!("jumps nest deeper than {MAX_JUMPS}"))
+                        .help("use `goto` where nothing follows the jump");
+                }
+                depth[edge.to] = depth[edge.to].max(Some(reached));
+            }
+        }
+    }
+
+    fn edges(&mut self, chains: &[ReadChain]) -> Vec<Edge> {
+        let mut edges = Vec::new();
+        for (from, read) in chains.iter().enumerate() {
+            for (rule, places) in read.chain.rules.iter().zip(&read.rules) {
+                let (target, depth) = match &rule.action {
+                    Action::Jump(target) => (target, 1),
+                    Action::Goto(target) => (target, 0),
+                    _ => continue,
+                };
+                let place = places.target;
+                if target == FORWARD {
+                    self.sink
+                        .error(place, "`forward` cannot be jumped to")
+                        .help("it is where a packet starts");
+                    continue;
+                }
+                let Some(to) = chains.iter().position(|read| read.chain.name == *target) else {
+                    let names = chains.iter().map(|read| read.chain.name.as_str());
+                    let near = nearest(target, names.filter(|name| *name != FORWARD));
+                    let help = near.map(|near| format!("did you mean `{near}`?"));
+                    self.sink
+                        .error(place, format!("unknown chain `{target}`"))
+                        .help = help;
+                    continue;
+                };
+                edges.push(Edge {
+                    from,
+                    to,
+                    depth,
+                    place,
+                });
+            }
+        }
+        edges
+    }
+
+    /// Chains in an order in which every edge leads onward; reports a loop, and yields `None`, if
+    /// there is no such order.
+    fn order(&mut self, chains: &[ReadChain], edges: &[Edge]) -> Option<Vec<usize>> {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Mark {
+            New,
+            Open,
+            Done,
+        }
+        let mut marks = vec![Mark::New; chains.len()];
+        let mut order = Vec::new();
+        let mut loops = false;
+        for start in 0..chains.len() {
+            if marks[start] != Mark::New {
+                continue;
+            }
+            marks[start] = Mark::Open;
+            // depth first, without recursion: the chain, and which of the edges comes next
+            let mut path = vec![(start, 0)];
+            while let Some((at, next)) = path.last_mut() {
+                let at = *at;
+                let found = edges
+                    .iter()
+                    .enumerate()
+                    .skip(*next)
+                    .find(|(_, edge)| edge.from == at);
+                let Some((index, edge)) = found else {
+                    marks[at] = Mark::Done;
+                    order.push(at);
+                    path.pop();
+                    continue;
+                };
+                *next = index + 1;
+                match marks[edge.to] {
+                    Mark::New => {
+                        marks[edge.to] = Mark::Open;
+                        path.push((edge.to, 0));
+                    }
+                    Mark::Open => {
+                        let ring = path.iter().map(|(at, _)| *at);
+                        let ring = ring.skip_while(|at| *at != edge.to).chain([edge.to]);
+                        let names: Vec<_> = ring.map(|at| chains[at].chain.name.as_str()).collect();
+                        let message = format!("jumps form a loop: {}", names.join(" -> "));
+                        self.sink.error(edge.place, message);
+                        loops = true;
+                    }
+                    Mark::Done => {}
+                }
+            }
+        }
+        order.reverse();
+        (!loops).then_some(order)
+    }
+
+    /// Warns about rules and chains that no packet reaches.
+    pub(super) fn check_reach(&mut self, chains: &[ReadChain]) {
+        for read in chains {
+            let used = chains
+                .iter()
+                .flat_map(|other| &other.chain.rules)
+                .any(|rule| {
+                    matches!(&rule.action,
+                    Action::Jump(target) | Action::Goto(target) if *target == read.chain.name)
+                });
+            if !used && read.chain.name != FORWARD {
+                let message = format!("chain `{}` is never jumped to", read.chain.name);
+                self.sink.warn(read.place, message);
+            }
+            let ends = |action: &Action| !matches!(action, Action::Continue | Action::Jump(_));
+            let rules = &read.chain.rules;
+            let last = rules
+                .iter()
+                .position(|r| r.matches.is_empty() && ends(&r.action));
+            if let Some(last) = last
+                && let Some(places) = read.rules.get(last + 1)
+            {
+                let message = format!(
+                    "never reached: rule `{}` in line {} matches every packet",
+                    rules[last].name, rules[last].line
+                );
+                self.sink.warn(places.name, message);
+            }
+        }
+    }
+}

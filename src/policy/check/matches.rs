@@ -1,0 +1,252 @@
+//! Reads the matches of a rule, and says which of them cannot hold together.
+//!
+//! Life-cycle and concurrency: as `check`.
+
+use std::sync::Arc;
+
+use super::{Checker, Fields};
+use crate::conntrack::types::{Dir, proto};
+use crate::policy::model::{AddrMatch, Family, Matches};
+use crate::policy::ranges::{AddrSet, U16Set};
+use crate::policy::yaml::{Kind, Node};
+
+/// Keys of a rule that are matches.
+pub(super) const MATCHES: [&str; 17] = [
+    "iif",
+    "oif",
+    "family",
+    "saddr",
+    "daddr",
+    "proto",
+    "sport",
+    "dport",
+    "icmp-type",
+    "tcp-flags",
+    "ct",
+    "ct-direction",
+    "length",
+    "fragment",
+    "dscp",
+    "vlan",
+    "limit",
+];
+
+/// Protocols whose ports policy can match.
+const WITH_PORTS: [u8; 4] = [proto::TCP, proto::UDP, proto::SCTP, proto::UDPLITE];
+
+/// The values of one match: any of them, or none of them.
+pub(super) struct Values<'n> {
+    pub(super) negated: bool,
+    items: Vec<(&'n Node, &'n str)>,
+}
+
+impl Checker<'_> {
+    /// Reads all matches among `fields`.
+    pub(super) fn matches(&mut self, fields: &Fields<'_>) -> Matches {
+        let mut m = Matches {
+            iif: fields
+                .get("iif")
+                .and_then(|node| self.port_mask(node, "iif")),
+            oif: fields
+                .get("oif")
+                .and_then(|node| self.port_mask(node, "oif")),
+            family: fields.get("family").and_then(|node| {
+                let words = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
+                self.choice(node, "family", &words)
+            }),
+            saddr: fields
+                .get("saddr")
+                .and_then(|node| self.addrs(node, "saddr")),
+            daddr: fields
+                .get("daddr")
+                .and_then(|node| self.addrs(node, "daddr")),
+            proto: fields.get("proto").and_then(|node| self.protos(node)),
+            sport: fields
+                .get("sport")
+                .and_then(|node| self.u16_set(node, "sport", "port")),
+            dport: fields
+                .get("dport")
+                .and_then(|node| self.u16_set(node, "dport", "port")),
+            ct: fields.get("ct").and_then(|node| self.states(node)),
+            dir: fields.get("ct-direction").and_then(|node| {
+                let words = [("original", Dir::Original), ("reply", Dir::Reply)];
+                self.choice(node, "ct-direction", &words)
+            }),
+            tcp_flags: fields.get("tcp-flags").and_then(|node| self.flags(node)),
+            length: fields
+                .get("length")
+                .and_then(|node| self.u16_set(node, "length", "length")),
+            fragment: fields
+                .get("fragment")
+                .and_then(|node| self.boolean(node, "fragment")),
+            dscp: fields.get("dscp").and_then(|node| self.dscp(node)),
+            vlan: fields
+                .get("vlan")
+                .and_then(|node| self.u16_set(node, "vlan", "VLAN id")),
+            limit: fields.get("limit").and_then(|node| self.limit(node)),
+            icmp: None,
+        };
+        if let Some(node) = fields.get("icmp-type") {
+            m.icmp = self.icmp(node, &m);
+        }
+        // a protocol that could not be read was reported; do not complain about what follows from it
+        if fields.get("proto").is_none() || m.proto.is_some() {
+            self.ports_need_a_protocol(fields, &m);
+            self.contradictions(fields, &m);
+        }
+        m
+    }
+
+    fn ports_need_a_protocol(&mut self, fields: &Fields<'_>, m: &Matches) {
+        let fits = m
+            .proto
+            .is_some_and(|p| p.iter().all(|number| WITH_PORTS.contains(&number)));
+        for key in ["sport", "dport"] {
+            if let Some(place) = fields.key(key).filter(|_| !fits) {
+                self.sink
+                    .error(place, format!("`{key}` needs a protocol that has ports"))
+                    .help("add `proto: tcp`, or udp, sctp, udplite or a list of these");
+            }
+        }
+    }
+
+    /// Warns about matches that cannot all hold.
+    fn contradictions(&mut self, fields: &Fields<'_>, m: &Matches) {
+        let has = |number: u8| m.proto.is_none_or(|protos| protos.contains(number));
+        let mut never = |key: &str, why: &str| {
+            if let Some(place) = fields.key(key) {
+                self.sink
+                    .warn(place, format!("this rule never matches: {why}"));
+            }
+        };
+        if m.tcp_flags.is_some() && !has(proto::TCP) {
+            never(
+                "tcp-flags",
+                "`tcp-flags` is for TCP, and `proto` excludes it",
+            );
+        }
+        if m.icmp.is_some() && !has(proto::ICMP) && !has(proto::ICMPV6) {
+            never(
+                "icmp-type",
+                "`icmp-type` is for ICMP, and `proto` excludes it",
+            );
+        }
+        let (mut v4, mut v6) = (
+            m.family != Some(Family::Ipv6),
+            m.family != Some(Family::Ipv4),
+        );
+        for (key, addr) in [("saddr", &m.saddr), ("daddr", &m.daddr)] {
+            let Some(addr) = addr else { continue };
+            v4 &= addr.set.has_v4();
+            v6 &= addr.set.has_v6();
+            if !v4 && !v6 {
+                never(key, "its addresses are of different families");
+                return;
+            }
+        }
+    }
+
+    /// Takes a value apart: one or a list of them, or one with `!` before it.
+    pub(super) fn values<'n>(&mut self, node: &'n Node, key: &str) -> Option<Values<'n>> {
+        match &node.kind {
+            Kind::Scalar(text) => {
+                let (negated, text) = match text.strip_prefix('!') {
+                    Some(rest) => (true, rest.trim_start()),
+                    None => (false, text.as_str()),
+                };
+                Some(Values {
+                    negated,
+                    items: vec![(node, text)],
+                })
+            }
+            Kind::List(nodes) => {
+                if nodes.is_empty() {
+                    self.sink
+                        .error(node.place, format!("`{key}` lists nothing"));
+                    return None;
+                }
+                let mut items = Vec::with_capacity(nodes.len());
+                for item in nodes {
+                    let text = self.scalar(item, &format!("an element of `{key}`"))?;
+                    if text.starts_with('!') {
+                        self.sink
+                            .error(item.place, "an element of a list cannot be negated")
+                            .help("name the list under `sets` and write \"!$name\"");
+                        return None;
+                    }
+                    items.push((item, text));
+                }
+                Some(Values {
+                    negated: false,
+                    items,
+                })
+            }
+            _ => self.mismatch(node, &format!("`{key}`"), "a value or a list"),
+        }
+    }
+
+    /// Reads every value with `read`; `None` if any failed, after all of them were tried.
+    pub(super) fn each<T>(
+        &mut self,
+        values: &Values<'_>,
+        mut read: impl FnMut(&mut Self, &Node, &str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let read: Vec<_> = values
+            .items
+            .iter()
+            .map(|(node, text)| read(self, node, text))
+            .collect();
+        read.into_iter().collect()
+    }
+
+    fn port_mask(&mut self, node: &Node, key: &str) -> Option<u64> {
+        let values = self.values(node, key)?;
+        let ids = self.each(&values, |this, node, text| this.port(node, text))?;
+        let mask = ids.iter().fold(0u64, |mask, id| mask | 1 << id.0);
+        Some(if values.negated { !mask } else { mask })
+    }
+
+    fn addrs(&mut self, node: &Node, key: &str) -> Option<AddrMatch> {
+        let values = self.values(node, key)?;
+        let negated = values.negated;
+        if let [(node, text)] = values.items[..]
+            && let Some(name) = text.strip_prefix('$')
+        {
+            return self
+                .addr_set(node.place, key, name)
+                .map(|set| AddrMatch { set, negated });
+        }
+        let ranges = self.each(&values, |this, node, text| match text.strip_prefix('$') {
+            Some(name) => Some(this.addr_set(node.place, key, name)?.ranges().collect()),
+            None => this.addr_range(node.place, text).map(|range| vec![range]),
+        })?;
+        let set = Arc::new(AddrSet::new(ranges.into_iter().flatten()));
+        Some(AddrMatch { set, negated })
+    }
+
+    fn u16_set(&mut self, node: &Node, key: &str, what: &str) -> Option<U16Set> {
+        let values = self.values(node, key)?;
+        let ranges = self.each(&values, |this, node, text| match text.strip_prefix('$') {
+            Some(name) if what == "port" => {
+                Some(this.port_set(node.place, key, name)?.ranges().to_vec())
+            }
+            _ => this
+                .u16_range(node.place, what, text)
+                .map(|range| vec![range]),
+        })?;
+        let set = U16Set::new(ranges.into_iter().flatten());
+        Some(match (values.negated, what) {
+            // ids end at 4094, and the mark of an untagged frame lies above
+            (true, "VLAN id") => {
+                let rest = set.complement();
+                U16Set::new(
+                    rest.ranges()
+                        .iter()
+                        .map(|(low, high)| (*low, (*high).min(4094))),
+                )
+            }
+            (true, _) => set.complement(),
+            (false, _) => set,
+        })
+    }
+}

@@ -1,0 +1,385 @@
+//! From a [`Policy`] to the form that workers evaluate: every chain laid out in one array of
+//! operations, whose matches are small predicates in another array, cheapest first.
+//!
+//! Life-cycle: [`compile`] builds a [`Compiled`], the control thread publishes it, all workers
+//! read it until the next one is published; then [`Compiled::carry_from`] moves the counts on.
+//! Concurrency: immutable but for the counters, of which each worker writes only its own, the
+//! buckets of limits, and the carried counts, which only the control thread touches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::limit::Bucket;
+use super::model::{
+    Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, IcmpMatch, Matches, Policy,
+    ProtoSet, RejectWith, Rule,
+};
+use super::ranges::{AddrSet, U16Set};
+use super::{MAX_PORTS, PortId};
+use crate::base::counter::Traffic;
+use crate::conntrack::config::Config;
+use crate::conntrack::types::Dir;
+
+/// A rule, or a chain's policy, of one [`Compiled`]; says nothing about another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(pub u32);
+
+/// A policy that workers evaluate.
+#[derive(Debug)]
+pub struct Compiled {
+    pub(super) generation: u32,
+    pub(super) conntrack: Config,
+    pub(super) port_names: Vec<String>,
+    pub(super) peers: [Option<PortId>; MAX_PORTS],
+    /// Shared by both ports of a bridge.
+    pub(super) ethertypes: [Option<Arc<[u16]>>; MAX_PORTS],
+    pub(super) ops: Box<[Op]>,
+    pub(super) preds: Box<[Pred]>,
+    pub(super) tables: Tables,
+    pub(super) forward: u32,
+    pub(super) forward_policy: u32,
+    pub(super) raw: u32,
+    /// Index is that of `ops`; `None` for the end of a user chain.
+    pub(super) rules: Vec<Option<Meta>>,
+    pub(super) counters: Vec<Box<[Block]>>,
+    /// What the rules had counted under earlier policies.
+    pub(super) carried: Mutex<Vec<(u64, u64)>>,
+}
+
+/// What is only read to be shown.
+#[derive(Debug)]
+pub(super) struct Meta {
+    pub(super) full_name: String,
+    /// Where the rule's own name begins in `full_name`.
+    pub(super) own: usize,
+    pub(super) action: String,
+    pub(super) prefix: Option<String>,
+    pub(super) hash: u64,
+}
+
+/// Counters of eight rules. The alignment keeps two workers' counters out of each other's cache
+/// lines, and of the pair of lines that the prefetcher takes.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct Block(pub(super) [Traffic; 8]);
+
+/// One rule, ready to evaluate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Op {
+    /// First of its predicates.
+    pub(super) preds: u32,
+    /// How many they are.
+    pub(super) count: u16,
+    pub(super) logs: bool,
+    pub(super) act: Act,
+    /// Index of its bucket.
+    pub(super) limit: Option<u32>,
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    Accept,
+    Drop,
+    Reject(RejectWith),
+    /// Reset for TCP, port unreachable for the rest.
+    RejectAuto,
+    Return,
+    Jump(u32),
+    Goto(u32),
+    Continue,
+    Notrack,
+    /// The end of a user chain, or of the raw rules: returns, and is not a rule.
+    End,
+}
+
+/// One match. Larger values are indices into [`Tables`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pred {
+    State(u8),
+    Iif(u64),
+    Oif(u64),
+    Dir(Dir),
+    Family(Family),
+    Proto(u8),
+    Protos(u32),
+    Flags(FlagsMatch),
+    Fragment(bool),
+    Dscp(u64),
+    Dport(u16, u16),
+    Sport(u16, u16),
+    Dports(u32),
+    Sports(u32),
+    Length(u32),
+    Vlan(u32),
+    Icmp(u32),
+    /// One range of IPv4, as most matches are.
+    Src4(u32, u32),
+    Dst4(u32, u32),
+    Src {
+        set: u32,
+        negated: bool,
+    },
+    Dst {
+        set: u32,
+        negated: bool,
+    },
+}
+
+/// What predicates refer to.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) addrs: Vec<Arc<AddrSet>>,
+    pub(super) numbers: Vec<U16Set>,
+    pub(super) protos: Vec<ProtoSet>,
+    pub(super) icmp: Vec<IcmpMatch>,
+    pub(super) buckets: Vec<Bucket>,
+}
+
+/// Lays out `policy` for `workers` workers.
+pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
+    let mut layout = Layout::new(policy);
+    for chain in &policy.chains {
+        for rule in &chain.rules {
+            layout.rule(&chain.name, rule);
+        }
+        layout.end(chain);
+    }
+    let raw = layout.ops.len() as u32;
+    for rule in &policy.raw {
+        layout.rule("raw", rule);
+    }
+    layout.op(Act::End, None);
+
+    let forward = layout.start(FORWARD);
+    let rules = policy
+        .chains
+        .iter()
+        .find(|chain| chain.name == FORWARD)
+        .map(|c| c.rules.len());
+    let mut peers = [None; MAX_PORTS];
+    let mut ethertypes = [const { None }; MAX_PORTS];
+    for bridge in &policy.bridges {
+        let allowed: Arc<[u16]> = bridge.ethertypes.as_slice().into();
+        for (port, peer) in [(bridge.a, bridge.b), (bridge.b, bridge.a)] {
+            let at = usize::from(port.0);
+            if at < MAX_PORTS {
+                peers[at] = Some(peer);
+                ethertypes[at] = Some(Arc::clone(&allowed));
+            }
+        }
+    }
+    let blocks = layout.ops.len().div_ceil(8);
+    Compiled {
+        generation,
+        conntrack: policy.conntrack.clone(),
+        port_names: policy.ports.iter().map(|port| port.name.clone()).collect(),
+        peers,
+        ethertypes,
+        forward,
+        forward_policy: forward + rules.unwrap_or(0) as u32,
+        raw,
+        counters: (0..workers)
+            .map(|_| (0..blocks).map(|_| Block::default()).collect())
+            .collect(),
+        carried: Mutex::new(vec![(0, 0); layout.ops.len()]),
+        ops: layout.ops.into_boxed_slice(),
+        preds: layout.preds.into_boxed_slice(),
+        tables: layout.tables,
+        rules: layout.rules,
+    }
+}
+
+/// A [`Compiled`] in the making.
+struct Layout {
+    starts: BTreeMap<String, u32>,
+    ops: Vec<Op>,
+    preds: Vec<Pred>,
+    tables: Tables,
+    rules: Vec<Option<Meta>>,
+}
+
+impl Layout {
+    fn new(policy: &Policy) -> Self {
+        // every chain is its rules and one operation for its end
+        let mut next = 0;
+        let starts = policy.chains.iter().map(|chain| {
+            let start = next;
+            next += chain.rules.len() as u32 + 1;
+            (chain.name.clone(), start)
+        });
+        Self {
+            starts: starts.collect(),
+            ops: Vec::new(),
+            preds: Vec::new(),
+            tables: Tables::default(),
+            rules: Vec::new(),
+        }
+    }
+
+    fn start(&self, chain: &str) -> u32 {
+        // a name that is no chain cannot pass the check; an index behind everything drops
+        self.starts.get(chain).copied().unwrap_or(u32::MAX)
+    }
+
+    fn op(&mut self, act: Act, meta: Option<Meta>) {
+        let preds = self.preds.len() as u32;
+        self.ops.push(Op {
+            preds,
+            count: 0,
+            logs: false,
+            act,
+            limit: None,
+        });
+        self.rules.push(meta);
+    }
+
+    fn end(&mut self, chain: &Chain) {
+        let (act, word) = match chain.policy {
+            Some(ChainPolicy::Accept) => (Act::Accept, "accept"),
+            Some(ChainPolicy::Drop) => (Act::Drop, "drop"),
+            None => return self.op(Act::End, None),
+        };
+        let hash = u64::from(act == Act::Accept);
+        self.op(
+            act,
+            Some(Meta::new(&chain.name, "policy", word, None, hash)),
+        );
+    }
+
+    fn rule(&mut self, chain: &str, rule: &Rule) {
+        let preds = self.preds.len() as u32;
+        self.predicates(&rule.matches);
+        let act = match &rule.action {
+            Action::Accept => Act::Accept,
+            Action::Drop => Act::Drop,
+            Action::Reject(None) => Act::RejectAuto,
+            Action::Reject(Some(with)) => Act::Reject(*with),
+            Action::Return => Act::Return,
+            Action::Jump(chain) => Act::Jump(self.start(chain)),
+            Action::Goto(chain) => Act::Goto(self.start(chain)),
+            Action::Continue => Act::Continue,
+            Action::Notrack => Act::Notrack,
+        };
+        let limit = rule.matches.limit.as_ref().map(|limit| {
+            self.tables.buckets.push(Bucket::new(limit));
+            self.tables.buckets.len() as u32 - 1
+        });
+        let count = (self.preds.len() as u32 - preds) as u16;
+        self.ops.push(Op {
+            preds,
+            count,
+            logs: rule.log.is_some(),
+            act,
+            limit,
+        });
+        let prefix = rule.log.as_ref().and_then(|log| log.prefix.clone());
+        let action = rule.action.to_string();
+        self.rules.push(Some(Meta::new(
+            chain, &rule.name, &action, prefix, rule.hash,
+        )));
+    }
+
+    /// Cheapest first, and what most often fails before the rest.
+    fn predicates(&mut self, m: &Matches) {
+        let flat = [
+            m.ct.map(Pred::State),
+            m.iif.map(Pred::Iif),
+            m.oif.map(Pred::Oif),
+            m.dir.map(Pred::Dir),
+            m.family.map(Pred::Family),
+        ];
+        self.preds.extend(flat.into_iter().flatten());
+        if let Some(protos) = m.proto {
+            let mut all = protos.iter();
+            let pred = match (all.next(), all.next()) {
+                (Some(only), None) => Pred::Proto(only),
+                _ => Pred::Protos(index(&mut self.tables.protos, protos)),
+            };
+            self.preds.push(pred);
+        }
+        let flat = [
+            m.tcp_flags.map(Pred::Flags),
+            m.fragment.map(Pred::Fragment),
+            m.dscp.map(Pred::Dscp),
+        ];
+        self.preds.extend(flat.into_iter().flatten());
+        let numbers = &mut self.tables.numbers;
+        let mut ports =
+            |set: &U16Set, one: fn(u16, u16) -> Pred, many: fn(u32) -> Pred| match set.ranges() {
+                [(low, high)] => one(*low, *high),
+                _ => many(index(numbers, set.clone())),
+            };
+        let dport = m
+            .dport
+            .as_ref()
+            .map(|set| ports(set, Pred::Dport, Pred::Dports));
+        let sport = m
+            .sport
+            .as_ref()
+            .map(|set| ports(set, Pred::Sport, Pred::Sports));
+        let length = m
+            .length
+            .as_ref()
+            .map(|set| Pred::Length(index(numbers, set.clone())));
+        let vlan = m
+            .vlan
+            .as_ref()
+            .map(|set| Pred::Vlan(index(numbers, set.clone())));
+        self.preds
+            .extend([dport, sport, length, vlan].into_iter().flatten());
+        if let Some(icmp) = &m.icmp {
+            self.preds
+                .push(Pred::Icmp(index(&mut self.tables.icmp, icmp.clone())));
+        }
+        if let Some(addr) = &m.daddr {
+            let pred = self.addr(addr, Pred::Dst4, |set, negated| Pred::Dst { set, negated });
+            self.preds.push(pred);
+        }
+        if let Some(addr) = &m.saddr {
+            let pred = self.addr(addr, Pred::Src4, |set, negated| Pred::Src { set, negated });
+            self.preds.push(pred);
+        }
+    }
+
+    fn addr(
+        &mut self,
+        addr: &AddrMatch,
+        one: fn(u32, u32) -> Pred,
+        many: fn(u32, bool) -> Pred,
+    ) -> Pred {
+        if let Some((low, high)) = addr.set.single_v4()
+            && !addr.negated
+        {
+            return one(low, high);
+        }
+        let sets = &mut self.tables.addrs;
+        // rules that name the same set share it
+        let known = sets.iter().position(|set| Arc::ptr_eq(set, &addr.set));
+        let set = match known {
+            Some(at) => at as u32,
+            None => index(sets, Arc::clone(&addr.set)),
+        };
+        many(set, addr.negated)
+    }
+}
+
+fn index<T>(table: &mut Vec<T>, value: T) -> u32 {
+    table.push(value);
+    table.len() as u32 - 1
+}
+
+impl Meta {
+    fn new(chain: &str, name: &str, action: &str, prefix: Option<String>, hash: u64) -> Self {
+        let action = action.to_owned();
+        Self {
+            full_name: format!("{chain}/{name}"),
+            own: chain.len() + 1,
+            action,
+            prefix,
+            hash,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What a [`Compiled`] policy answers beside verdicts: where frames go, what rules are called, what
+//! they have counted, and how counts survive a reload.
+//!
+//! Concurrency: as [`super::compile`] says.
+
+use std::collections::BTreeMap;
+
+use super::PortId;
+use super::compile::{Compiled, Meta, RuleId};
+use super::names::ETHERTYPE_LLC;
+use crate::conntrack::config::Config;
+
+/// A rule and what it has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleInfo<'a> {
+    /// The rule.
+    pub id: RuleId,
+    /// Its chain; `raw` for the rules before tracking.
+    pub chain: &'a str,
+    /// Its name in the chain; `policy` for the chain's policy.
+    pub name: &'a str,
+    /// What it does.
+    pub action: &'a str,
+    /// Packets that matched it.
+    pub packets: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+}
+
+impl Compiled {
+    /// Which reload this policy came with.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The tracker's settings.
+    pub fn conntrack(&self) -> &Config {
+        &self.conntrack
+    }
+
+    /// Names of the ports; the index is the [`PortId`].
+    pub fn port_names(&self) -> &[String] {
+        &self.port_names
+    }
+
+    /// Where a frame that came in by `port` leaves; `None` for a port in no bridge.
+    #[inline]
+    pub fn peer(&self, port: PortId) -> Option<PortId> {
+        self.peers.get(usize::from(port.0)).copied().flatten()
+    }
+
+    /// Whether the bridge that `port` is in passes frames that are not IP with this EtherType. A
+    /// value below 0x0600 is the length of an 802.3 LLC frame (`llc`, `stp`).
+    #[inline]
+    pub fn ethertype_allowed(&self, port: PortId, ethertype: u16) -> bool {
+        let wanted = if ethertype < 0x0600 {
+            ETHERTYPE_LLC
+        } else {
+            ethertype
+        };
+        let list = self
+            .ethertypes
+            .get(usize::from(port.0))
+            .and_then(Option::as_ref);
+        list.is_some_and(|list| list.binary_search(&wanted).is_ok())
+    }
+
+    /// The policy of `forward`, which decides where no rule does.
+    #[inline]
+    pub fn forward_policy(&self) -> RuleId {
+        RuleId(self.forward_policy)
+    }
+
+    /// The rule's name with its chain, as in `forward/outbound`; empty for an id of another policy.
+    pub fn rule_name(&self, id: RuleId) -> &str {
+        self.meta(id).map_or("", |meta| &meta.full_name)
+    }
+
+    /// What the rule wants before its log lines, if anything.
+    pub fn log_prefix(&self, id: RuleId) -> Option<&str> {
+        self.meta(id)?.prefix.as_deref()
+    }
+
+    /// Every rule, chain policies included, with what all workers have counted, earlier policies
+    /// included for rules that did not change: `forward` first, then user chains, then `raw`.
+    pub fn rules(&self) -> impl Iterator<Item = RuleInfo<'_>> {
+        let carried = self.carried.lock().clone();
+        self.rules
+            .iter()
+            .zip(carried)
+            .enumerate()
+            .filter_map(|(at, (meta, carried))| {
+                let meta = meta.as_ref()?;
+                let (packets, bytes) = self.total(at, carried);
+                Some(RuleInfo {
+                    id: RuleId(at as u32),
+                    chain: meta.full_name.get(..meta.own - 1)?,
+                    name: meta.full_name.get(meta.own..)?,
+                    action: &meta.action,
+                    packets,
+                    bytes,
+                })
+            })
+    }
+
+    /// Takes over what unchanged rules (same chain, name and text) had counted, and how empty
+    /// their limits were. Call it once, when every worker has left `old`; what a worker counts
+    /// there later is lost.
+    pub fn carry_from(&self, old: &Compiled) {
+        let before = old.carried.lock().clone();
+        let known: BTreeMap<(&str, u64), usize> = old
+            .rules
+            .iter()
+            .enumerate()
+            .filter_map(|(at, meta)| {
+                Some(((meta.as_ref()?.full_name.as_str(), meta.as_ref()?.hash), at))
+            })
+            .collect();
+        let mut carried = self.carried.lock();
+        for (at, meta) in self.rules.iter().enumerate() {
+            let Some(meta) = meta else { continue };
+            let Some(from) = known.get(&(meta.full_name.as_str(), meta.hash)).copied() else {
+                continue;
+            };
+            if let (Some(slot), Some(base)) = (carried.get_mut(at), before.get(from)) {
+                *slot = old.total(from, *base);
+            }
+            let bucket =
+                |policy: &'_ Compiled, at: usize| policy.ops.get(at).and_then(|op| op.limit);
+            if let (Some(new), Some(past)) = (bucket(self, at), bucket(old, from))
+                && let Some(new) = self.tables.buckets.get(new as usize)
+                && let Some(past) = old.tables.buckets.get(past as usize)
+            {
+                new.carry_from(past);
+            }
+        }
+    }
+
+    /// Counts one packet of `bytes` for the operation `at`.
+    #[inline]
+    pub(super) fn count(&self, worker: usize, at: usize, bytes: u64) {
+        let blocks = self.counters.get(worker);
+        if let Some(block) = blocks.and_then(|blocks| blocks.get(at >> 3)) {
+            block.0[at & 7].add(bytes);
+        }
+    }
+
+    fn total(&self, at: usize, carried: (u64, u64)) -> (u64, u64) {
+        self.counters
+            .iter()
+            .filter_map(|blocks| blocks.get(at >> 3))
+            .fold(carried, |(packets, bytes), block| {
+                let (p, b) = block.0[at & 7].get();
+                (packets.wrapping_add(p), bytes.wrapping_add(b))
+            })
+    }
+
+    fn meta(&self, id: RuleId) -> Option<&Meta> {
+        self.rules.get(id.0 as usize)?.as_ref()
+    }
+}

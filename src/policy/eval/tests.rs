@@ -1,0 +1,891 @@
+//! Packets made by hand, through policies of a few lines: every match, every action, the ways
+//! through chains, and the counters behind them.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::model::RejectWith;
+use crate::policy::{RuleInfo, compile, parse, restart_needed};
+use crate::wire::parsed::TcpHeader;
+
+/// A 60-byte IPv4 packet, 10.0.0.1 to 10.0.0.2.
+fn ip4(number: u8, l4: L4) -> Parsed {
+    Parsed {
+        l3: L3::Ipv4,
+        addrs: Addrs::V4 {
+            src: 0x0a00_0001,
+            dst: 0x0a00_0002,
+        },
+        l4,
+        ethertype: 0x0800,
+        vlan: NO_VLAN,
+        l3_offset: 14,
+        l4_offset: 34,
+        end: 60,
+        proto: number,
+        ttl: 64,
+        dscp: 0,
+        fragment: Fragment::Whole,
+        frame_len: 60,
+    }
+}
+
+/// The same over IPv6, fd00::1 to fd00::2.
+fn ip6(number: u8, l4: L4) -> Parsed {
+    let net = 0xfd00 << 112;
+    let addrs = Addrs::V6 {
+        src: net | 1,
+        dst: net | 2,
+    };
+    Parsed {
+        l3: L3::Ipv6,
+        addrs,
+        ethertype: 0x86dd,
+        ..ip4(number, l4)
+    }
+}
+
+fn tcp(flags: u8) -> Parsed {
+    let header = TcpHeader {
+        sport: 1025,
+        dport: 22,
+        seq: 1,
+        ack: 0,
+        window: 1000,
+        flags,
+        header_len: 20,
+    };
+    ip4(proto::TCP, L4::Tcp(header))
+}
+
+fn udp(sport: u16, dport: u16) -> Parsed {
+    ip4(proto::UDP, L4::Udp { sport, dport })
+}
+
+fn icmp(ty: u8, code: u8) -> Parsed {
+    ip4(proto::ICMP, L4::Icmp { ty, code, id: 0 })
+}
+
+fn icmp6(ty: u8, code: u8) -> Parsed {
+    ip6(proto::ICMPV6, L4::Icmp { ty, code, id: 0 })
+}
+
+const LAN: PortId = PortId(0);
+const WAN: PortId = PortId(1);
+
+/// A new packet from lan to wan.
+fn facts(packet: &Parsed) -> Facts<'_> {
+    let dir = Some(Dir::Original);
+    Facts {
+        packet,
+        iif: LAN,
+        oif: WAN,
+        state: CtState::New,
+        dir,
+        now: Now::from_secs(1000),
+    }
+}
+
+const HEAD: &str = "version: 1
+ports: { lan: { device: net_tap0 }, wan: { device: net_tap1 }, dmz: { device: net_tap2 } }
+bridge: [[lan, wan]]
+sets:
+  servers: [10.0.0.2, 10.2.0.0/16, \"fd00::2\"]
+  four: [10.0.0.0/24]
+  web: [80, 443, 8000-8080]
+";
+
+fn policy(rest: &str) -> Compiled {
+    build(&format!("{HEAD}{rest}"))
+}
+
+fn build(text: &str) -> Compiled {
+    let checked = parse("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
+    compile(&checked.model, 1, 2)
+}
+
+/// Whether a rule with `matches` matches.
+fn hit(matches: &str, facts: &Facts<'_>) -> bool {
+    let rule = format!("{{ name: it, {matches}, action: accept }}");
+    let policy = policy(&format!("chains: {{ forward: {{ rules: [{rule}] }} }}\n"));
+    let decision = policy.forward(0, facts);
+    let expected = if decision.verdict == Verdict::Accept {
+        "forward/it"
+    } else {
+        "forward/policy"
+    };
+    assert_eq!(policy.rule_name(decision.rule), expected);
+    decision.verdict == Verdict::Accept
+}
+
+/// Asserts which of `cases` a packet matches.
+fn table(packet: &Parsed, cases: &[(&str, bool)]) {
+    for (matches, expected) in cases {
+        assert_eq!(
+            hit(matches, &facts(packet)),
+            *expected,
+            "{matches} on {packet:?}"
+        );
+    }
+}
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+#[test]
+fn interfaces_and_families() {
+    table(
+        &udp(1, 2),
+        &[
+            ("iif: lan", true),
+            ("iif: wan", false),
+            ("iif: [wan, lan]", true),
+            ("iif: [wan, dmz]", false),
+            ("iif: \"!lan\"", false),
+            ("iif: \"!wan\"", true),
+            ("oif: wan", true),
+            ("oif: lan", false),
+            ("oif: \"!wan\"", false),
+            ("iif: lan, oif: wan", true),
+            ("iif: lan, oif: lan", false),
+            ("family: ipv4", true),
+            ("family: ipv6", false),
+        ],
+    );
+    table(
+        &ip6(proto::UDP, L4::None),
+        &[("family: ipv6", true), ("family: ipv4", false)],
+    );
+    let other = Parsed {
+        l3: L3::Other,
+        proto: 0,
+        ..udp(1, 2)
+    };
+    table(
+        &other,
+        &[
+            ("family: ipv4", false),
+            ("proto: 0", false),
+            ("saddr: 10.0.0.1", false),
+        ],
+    );
+}
+
+#[test]
+fn addresses() {
+    table(
+        &udp(1, 2),
+        &[
+            ("saddr: 10.0.0.1", true),
+            ("saddr: 10.0.0.2", false),
+            ("daddr: 10.0.0.2", true),
+            ("daddr: 10.0.0.1", false),
+            ("saddr: 10.0.0.0/8", true),
+            ("saddr: 11.0.0.0/8", false),
+            ("saddr: 10.0.0.0-10.0.0.1", true),
+            ("saddr: 10.0.0.2-10.0.0.9", false),
+            ("saddr: [10.0.0.9, 10.0.0.1]", true),
+            ("saddr: [10.0.0.9, \"fd00::1\"]", false),
+            ("saddr: \"!10.0.0.1\"", false),
+            ("saddr: \"!10.0.0.2\"", true),
+            ("daddr: $servers", true),
+            ("saddr: $servers", false),
+            ("saddr: [$servers, 10.0.0.1]", true),
+            ("saddr: \"!$servers\"", true),
+            ("daddr: \"!$servers\"", false),
+            ("saddr: \"fd00::1\"", false),
+            ("saddr: \"!fd00::1\"", false),
+            ("saddr: 0.0.0.0/0", true),
+            ("saddr: \"::/0\"", false),
+        ],
+    );
+    table(
+        &ip6(proto::UDP, L4::Udp { sport: 1, dport: 2 }),
+        &[
+            ("saddr: \"fd00::1\"", true),
+            ("saddr: \"fd00::/16\"", true),
+            ("saddr: \"fd00::2-fd00::9\"", false),
+            ("daddr: $servers", true),
+            ("saddr: $servers", false),
+            ("saddr: \"!$servers\"", true),
+            ("saddr: $four", false),
+            // an address implies its family, negated or not
+            ("saddr: \"!$four\"", false),
+            ("saddr: 0.0.0.0/0", false),
+            ("saddr: [10.0.0.0/8, \"fd00::1\"]", true),
+        ],
+    );
+}
+
+#[test]
+fn protocols_and_ports() {
+    table(
+        &udp(1025, 443),
+        &[
+            ("proto: udp", true),
+            ("proto: 17", true),
+            ("proto: 0x11", true),
+            ("proto: tcp", false),
+            ("proto: [tcp, udp]", true),
+            ("proto: \"!udp\"", false),
+            ("proto: \"!tcp\"", true),
+            ("proto: udp, dport: 443", true),
+            ("proto: udp, dport: 80", false),
+            ("proto: tcp, dport: 443", false),
+            ("proto: udp, dport: 400-500", true),
+            ("proto: udp, dport: [80, 443]", true),
+            ("proto: udp, dport: $web", true),
+            ("proto: udp, sport: $web", false),
+            ("proto: udp, dport: \"!$web\"", false),
+            ("proto: udp, sport: \"!$web\"", true),
+            ("proto: udp, sport: 1024-65535", true),
+            ("proto: udp, sport: 0-1024", false),
+            ("proto: udp, dport: \"!443\"", false),
+            ("proto: udp, dport: [$web, 53]", true),
+        ],
+    );
+    let later = Parsed {
+        l4: L4::None,
+        fragment: Fragment::Later,
+        ..udp(1025, 443)
+    };
+    table(
+        &later,
+        &[
+            ("proto: udp", true),
+            ("proto: udp, dport: 0-65535", false),
+            ("proto: udp, dport: \"!443\"", false),
+            ("fragment: true", true),
+            ("fragment: false", false),
+        ],
+    );
+    table(
+        &udp(1, 2),
+        &[("fragment: true", false), ("fragment: false", true)],
+    );
+    let first = Parsed {
+        fragment: Fragment::First,
+        ..udp(1025, 443)
+    };
+    table(
+        &first,
+        &[("fragment: true", true), ("proto: udp, dport: 443", true)],
+    );
+    let lite = Parsed {
+        proto: proto::UDPLITE,
+        ..udp(1, 2)
+    };
+    table(
+        &lite,
+        &[
+            ("proto: udplite, dport: 2", true),
+            ("proto: udp, dport: 2", false),
+        ],
+    );
+}
+
+#[test]
+fn tcp_flags() {
+    let syn = "tcp-flags: syn";
+    let not = "tcp-flags: \"!syn\"";
+    for (flags, is_syn) in [
+        (SYN, true),
+        (SYN | 8, true),
+        (SYN | 64 | 128, true),
+        (SYN | ACK, false),
+        (SYN | RST, false),
+        (SYN | FIN, false),
+        (ACK, false),
+        (0, false),
+    ] {
+        table(&tcp(flags), &[(syn, is_syn), (not, !is_syn)]);
+    }
+    table(
+        &tcp(SYN | ACK),
+        &[
+            ("tcp-flags: \"syn,ack/syn,ack\"", true),
+            ("tcp-flags: \"syn,ack/syn\"", false),
+            ("tcp-flags: \"syn/syn\"", true),
+            ("tcp-flags: \"fin,rst/none\"", true),
+            ("tcp-flags: \"!syn,ack/syn,ack\"", false),
+            ("tcp-flags: \"!fin/fin\"", true),
+        ],
+    );
+    table(&udp(1, 2), &[(syn, false), (not, false)]);
+}
+
+#[test]
+fn states_and_directions() {
+    let packet = udp(1, 2);
+    for state in CtState::ALL {
+        let facts = Facts {
+            state,
+            ..facts(&packet)
+        };
+        for other in CtState::ALL {
+            let (same, name) = (state == other, other.name());
+            assert_eq!(hit(&format!("ct: {name}"), &facts), same);
+            assert_eq!(hit(&format!("ct: \"!{name}\""), &facts), !same);
+        }
+        let known = matches!(state, CtState::Established | CtState::Related);
+        assert_eq!(hit("ct: [established, related]", &facts), known);
+    }
+    let reply = Facts {
+        dir: Some(Dir::Reply),
+        ..facts(&packet)
+    };
+    assert!(hit("ct-direction: reply", &reply));
+    assert!(!hit("ct-direction: original", &reply));
+    let none = Facts {
+        dir: None,
+        ..facts(&packet)
+    };
+    assert!(!hit("ct-direction: reply", &none));
+    assert!(!hit("ct-direction: original", &none));
+}
+
+#[test]
+fn icmp_types() {
+    table(
+        &icmp(8, 0),
+        &[
+            ("icmp-type: echo-request", true),
+            ("icmp-type: echo-reply", false),
+            ("icmp-type: [echo-reply, echo-request]", true),
+            ("icmp-type: \"!echo-request\"", false),
+            ("icmp-type: \"!echo-reply\"", true),
+            ("proto: icmp, icmp-type: 8", true),
+            ("proto: icmp, icmp-type: 8/0", true),
+            ("proto: icmp, icmp-type: 8/1", false),
+            ("proto: icmpv6, icmp-type: echo-request", false),
+            ("proto: icmpv6, icmp-type: 8", false),
+            ("icmp-type: nd-router-advert", false),
+            ("icmp-type: \"!nd-router-advert\"", false),
+        ],
+    );
+    table(
+        &icmp(3, 4),
+        &[("icmp-type: destination-unreachable/4", true)],
+    );
+    table(
+        &icmp6(128, 0),
+        &[
+            ("icmp-type: echo-request", true),
+            ("proto: icmp, icmp-type: echo-request", false),
+            ("family: ipv6, icmp-type: 128", true),
+            ("icmp-type: packet-too-big", false),
+            ("icmp-type: \"!packet-too-big\"", true),
+        ],
+    );
+    table(
+        &udp(1, 2),
+        &[
+            ("icmp-type: echo-request", false),
+            ("icmp-type: \"!echo-request\"", false),
+        ],
+    );
+}
+
+#[test]
+fn lengths_code_points_and_vlans() {
+    let packet = Parsed {
+        dscp: 46,
+        vlan: 10,
+        ..udp(1, 2)
+    };
+    table(
+        &packet,
+        &[
+            ("length: 46", true),
+            ("length: 40-50", true),
+            ("length: 47-65535", false),
+            ("length: \"!46\"", false),
+            ("dscp: ef", true),
+            ("dscp: 46", true),
+            ("dscp: [cs1, ef]", true),
+            ("dscp: cs1", false),
+            ("dscp: \"!ef\"", false),
+            ("dscp: \"!cs1\"", true),
+            ("vlan: 10", true),
+            ("vlan: 11", false),
+            ("vlan: [1, 5-20]", true),
+            ("vlan: \"!10\"", false),
+            ("vlan: \"!11\"", true),
+        ],
+    );
+    table(
+        &udp(1, 2),
+        &[
+            ("vlan: 0-4094", false),
+            ("vlan: \"!10\"", false),
+            ("dscp: be", true),
+        ],
+    );
+}
+
+/// The rule, the verdict and the log of one packet.
+fn run(policy: &Compiled, packet: &Parsed) -> (Verdict, String, Option<String>) {
+    let decision = policy.forward(0, &facts(packet));
+    let name = |id| policy.rule_name(id).to_owned();
+    (
+        decision.verdict,
+        name(decision.rule),
+        decision.log.map(name),
+    )
+}
+
+fn action(action: &str, packet: &Parsed) -> Verdict {
+    let text = format!("chains: {{ forward: {{ rules: [{{ proto: [tcp, udp], {action} }}] }} }}\n");
+    run(&policy(&text), packet).0
+}
+
+#[test]
+fn actions() {
+    let reject = |with| Verdict::Reject(with);
+    assert_eq!(action("action: accept", &udp(1, 2)), Verdict::Accept);
+    assert_eq!(action("action: drop", &udp(1, 2)), Verdict::Drop);
+    assert_eq!(
+        action("action: reject", &tcp(SYN)),
+        reject(RejectWith::TcpReset)
+    );
+    assert_eq!(
+        action("action: reject", &udp(1, 2)),
+        reject(RejectWith::IcmpPortUnreachable)
+    );
+    for with in RejectWith::ALL
+        .into_iter()
+        .filter(|with| *with != RejectWith::TcpReset)
+    {
+        let text = format!("action: {{ reject: {} }}", with.name());
+        assert_eq!(action(&text, &tcp(SYN)), reject(with));
+    }
+    let text = "chains: { forward: { rules: [{ proto: tcp, action: { reject: tcp-reset } }] } }\n";
+    assert_eq!(
+        run(&policy(text), &tcp(SYN)).0,
+        reject(RejectWith::TcpReset)
+    );
+    assert_eq!(action("action: return", &udp(1, 2)), Verdict::Drop);
+    assert_eq!(action("log: true", &udp(1, 2)), Verdict::Drop);
+}
+
+#[test]
+fn the_policy_of_forward_decides_last() {
+    let open = policy("chains: { forward: { policy: accept } }\n");
+    assert_eq!(
+        run(&open, &udp(1, 2)),
+        (Verdict::Accept, "forward/policy".into(), None)
+    );
+    let closed = policy("chains: { forward: { rules: [] } }\n");
+    assert_eq!(
+        run(&closed, &udp(1, 2)),
+        (Verdict::Drop, "forward/policy".into(), None)
+    );
+}
+
+const WAYS: &str = "chains:
+  tail:
+    rules:
+      - { name: t, proto: udp, dport: 4, action: accept }
+  inner:
+    rules:
+      - { name: one, proto: udp, dport: 1, action: accept }
+      - { name: two, proto: udp, dport: 2, action: return }
+      - { name: three, proto: udp, dport: [3, 4], goto: tail }
+      - { name: rest, proto: udp, dport: 5, log: true }
+  outer:
+    rules:
+      - { name: call, jump: inner }
+      - { name: after, action: drop }
+  forward:
+    policy: accept
+    rules:
+      - { name: back, proto: udp, sport: 9, action: return }
+      - { name: note, proto: udp, sport: 8, log: { prefix: eight } }
+      - { name: away, proto: udp, sport: 7, goto: inner }
+      - { name: in, jump: outer }
+      - { name: unreached, action: reject }
+";
+
+#[test]
+fn jump_goto_and_return() {
+    let policy = policy(WAYS);
+    let accept = |rule: &str| (Verdict::Accept, rule.to_owned());
+    let drop = |rule: &str| (Verdict::Drop, rule.to_owned());
+    for (sport, dport, expected, log) in [
+        (1, 1, accept("inner/one"), None),
+        (1, 2, drop("outer/after"), None),
+        // goto does not come back to `inner`, but to where `inner` was jumped from
+        (1, 3, drop("outer/after"), None),
+        (1, 4, accept("tail/t"), None),
+        (1, 5, drop("outer/after"), Some("inner/rest")),
+        (9, 1, accept("forward/policy"), None),
+        (8, 1, accept("inner/one"), Some("forward/note")),
+        (8, 5, drop("outer/after"), Some("inner/rest")),
+        // after a goto from `forward`, the end of the chain is the end of `forward`
+        (7, 6, accept("forward/policy"), None),
+        (7, 2, accept("forward/policy"), None),
+        (7, 1, accept("inner/one"), None),
+    ] {
+        let (verdict, rule, logged) = run(&policy, &udp(sport, dport));
+        assert_eq!((verdict, rule), expected, "{sport} {dport}");
+        assert_eq!(logged.as_deref(), log, "{sport} {dport}");
+    }
+    let note = policy.rules().find(|rule| rule.name == "note").unwrap();
+    assert_eq!(policy.log_prefix(note.id), Some("eight"));
+    assert_eq!(policy.log_prefix(RuleId(0)), None);
+    assert_eq!((note.chain, note.action), ("forward", "log"));
+}
+
+#[test]
+fn sixteen_jumps_deep() {
+    let mut text = String::from("chains:\n  forward: { policy: accept, rules: [{ jump: c1 }] }\n");
+    for at in 1..16 {
+        text.push_str(&format!(
+            "  c{at}: {{ rules: [{{ jump: c{} }}] }}\n",
+            at + 1
+        ));
+    }
+    let deep = policy(&format!(
+        "{text}  c16: {{ rules: [{{ name: end, action: drop }}] }}\n"
+    ));
+    assert_eq!(run(&deep, &udp(1, 2)).1, "c16/end");
+    let back = policy(&format!(
+        "{text}  c16: {{ rules: [{{ action: return }}] }}\n"
+    ));
+    assert_eq!(
+        run(&back, &udp(1, 2)),
+        (Verdict::Accept, "forward/policy".into(), None)
+    );
+}
+
+/// What every rule has counted, those that counted nothing left out.
+fn counts(policy: &Compiled) -> Vec<(String, u64, u64)> {
+    let named = |rule: RuleInfo<'_>| {
+        (
+            format!("{}/{}", rule.chain, rule.name),
+            rule.packets,
+            rule.bytes,
+        )
+    };
+    policy
+        .rules()
+        .filter(|rule| rule.packets > 0)
+        .map(named)
+        .collect()
+}
+
+fn count(name: &str, packets: u64, bytes: u64) -> (String, u64, u64) {
+    (name.to_owned(), packets, bytes)
+}
+
+#[test]
+fn every_rule_that_matched_counts() {
+    let policy = policy(WAYS);
+    policy.forward(0, &facts(&udp(8, 5)));
+    let large = Parsed {
+        frame_len: 1514,
+        ..udp(1, 1)
+    };
+    policy.forward(1, &facts(&large));
+    policy.forward(1, &facts(&udp(9, 1)));
+    // a worker that the policy was not compiled for counts nothing, and decides all the same
+    assert_eq!(
+        policy.forward(7, &facts(&udp(1, 1))).verdict,
+        Verdict::Accept
+    );
+    let expected = [
+        count("forward/back", 1, 60),
+        count("forward/note", 1, 60),
+        count("forward/in", 2, 1574),
+        count("forward/policy", 1, 60),
+        count("inner/one", 1, 1514),
+        count("inner/rest", 1, 60),
+        count("outer/call", 2, 1574),
+        count("outer/after", 1, 60),
+    ];
+    let mut found = counts(&policy);
+    found.sort();
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn raw_rules_decide_by_the_first_match() {
+    let policy = policy(
+        "raw:
+  - { name: keep, saddr: 10.0.0.9, action: accept }
+  - { name: p2p, proto: udp, dport: 33333, action: notrack }
+  - { proto: udp, sport: 33333, iif: wan, action: notrack }
+chains: { forward: { policy: accept } }
+",
+    );
+    let raw = |packet: &Parsed| policy.raw(0, &facts(packet));
+    assert_eq!(raw(&udp(1, 33333)), RawVerdict::Notrack);
+    assert_eq!(raw(&udp(1, 2)), RawVerdict::Track);
+    assert_eq!(raw(&udp(33333, 2)), RawVerdict::Track);
+    let back = Parsed { ..udp(33333, 2) };
+    assert_eq!(
+        policy.raw(
+            1,
+            &Facts {
+                iif: WAN,
+                ..facts(&back)
+            }
+        ),
+        RawVerdict::Notrack
+    );
+    let kept = Parsed {
+        addrs: Addrs::V4 {
+            src: 0x0a00_0009,
+            dst: 1,
+        },
+        ..udp(1, 33333)
+    };
+    assert_eq!(raw(&kept), RawVerdict::Track);
+    assert_eq!(
+        counts(&policy),
+        [
+            count("raw/keep", 1, 60),
+            count("raw/p2p", 1, 60),
+            count("raw/3", 1, 60)
+        ]
+    );
+}
+
+#[test]
+fn limits_come_last_and_are_shared() {
+    let policy = policy(
+        "chains:
+  forward:
+    rules: [{ name: few, limit: 2/second burst 3, proto: udp, action: accept }]
+",
+    );
+    let (udp, tcp) = (udp(1, 2), tcp(SYN));
+    let at = |packet, millis: u64| Facts {
+        now: Now::from_nanos(1_000_000_000_000 + millis * 1_000_000),
+        ..facts(packet)
+    };
+    let passes = |packet, millis, worker| {
+        policy.forward(worker, &at(packet, millis)).verdict == Verdict::Accept
+    };
+    // what another match refuses takes no token
+    assert!(!passes(&tcp, 0, 0));
+    assert!(passes(&udp, 0, 0) && passes(&udp, 0, 1) && passes(&udp, 0, 0));
+    assert!(!passes(&udp, 499, 0));
+    assert!(passes(&udp, 500, 1));
+    assert!(!passes(&udp, 500, 0));
+    assert_eq!((0..9).filter(|_| passes(&udp, 60_000, 0)).count(), 3);
+    let few = policy.rules().next().unwrap();
+    assert_eq!((few.name, few.packets, few.bytes), ("few", 7, 420));
+}
+
+#[test]
+fn counts_survive_a_reload_that_leaves_the_rule_unchanged() {
+    let head = "chains:
+  forward:
+    rules:
+      - { name: same, proto: udp, dport: 1, action: accept }
+";
+    let first = policy(&format!(
+        "{head}      - {{ name: other, proto: udp, dport: 2, action: accept }}
+      - {{ name: slow, proto: udp, dport: 3, limit: 1/day burst 2, action: accept }}
+"
+    ));
+    for (dport, times) in [(1, 5), (2, 3), (3, 2), (4, 1)] {
+        for _ in 0..times {
+            first.forward(1, &facts(&udp(1, dport)));
+        }
+    }
+    // one rule is new, one is commented and moved, one has another action
+    let second = policy(
+        "chains:
+  forward:
+    rules:
+      - { name: new, proto: udp, dport: 9, action: accept }
+      - { name: slow, proto: udp, limit: 1/day burst 2, dport: 3, action: accept, comment: slow }
+      - { name: other, proto: udp, dport: 2, action: drop }
+      - name: same
+        proto: udp
+        dport: 1
+        action: accept
+",
+    );
+    second.carry_from(&first);
+    let carried = [count("forward/slow", 2, 120), count("forward/same", 5, 300)];
+    let policy_count = count("forward/policy", 1, 60);
+    assert_eq!(counts(&second), [&carried[..], &[policy_count]].concat());
+    assert_eq!(second.forward(0, &facts(&udp(1, 3))).verdict, Verdict::Drop);
+    second.forward(0, &facts(&udp(1, 1)));
+
+    let third = policy(&format!("{head}      - {{ action: reject }}\n"));
+    third.carry_from(&second);
+    third.forward(0, &facts(&udp(1, 1)));
+    assert_eq!(counts(&third)[0], count("forward/same", 7, 420));
+}
+
+#[test]
+fn bridges_say_where_frames_go() {
+    let policy = build(
+        "version: 1
+ports: { a: { device: d0 }, b: { device: d1 }, c: { device: d2 }, d: { device: d3 }, e: { device: d4 } }
+bridge: [[a, c], { ports: [d, b], ethertypes: [lldp, arp, stp, 0x9000] }]
+chains: { forward: { policy: accept } }
+",
+    );
+    let peers: Vec<_> = (0..6)
+        .map(|port| policy.peer(PortId(port)).map(|peer| peer.0))
+        .collect();
+    assert_eq!(peers, [Some(2), Some(3), Some(0), Some(1), None, None]);
+    for (port, ethertype, allowed) in [
+        (0, 0x0806, true),
+        (0, 0x88cc, false),
+        (2, 0x0806, true),
+        (1, 0x88cc, true),
+        (3, 0x9000, true),
+        (3, 0x0026, true),
+        (0, 0x0026, false),
+        (4, 0x0806, false),
+        (255, 0x0806, false),
+    ] {
+        assert_eq!(
+            policy.ethertype_allowed(PortId(port), ethertype),
+            allowed,
+            "{port} {ethertype}"
+        );
+    }
+    assert_eq!(policy.port_names(), ["a", "b", "c", "d", "e"]);
+}
+
+#[test]
+fn the_sample_decides_as_its_comments_say() {
+    let policy = build(include_str!("../../../tests/policies/sample.yaml"));
+    let server = Addrs::V4 {
+        src: 0x0800_0001,
+        dst: 0x0a02_0007,
+    };
+    let header = TcpHeader {
+        sport: 1025,
+        dport: 443,
+        seq: 1,
+        ack: 0,
+        window: 1,
+        flags: SYN,
+        header_len: 20,
+    };
+    let web = Parsed {
+        addrs: server,
+        l4: L4::Tcp(header),
+        ..tcp(SYN)
+    };
+    let inward = Facts {
+        iif: WAN,
+        oif: LAN,
+        ..facts(&web)
+    };
+    let name = |facts: &Facts<'_>| policy.rule_name(policy.forward(0, facts).rule).to_owned();
+    assert_eq!(name(&inward), "inbound/web");
+    assert_eq!(
+        name(&Facts {
+            state: CtState::Established,
+            ..inward
+        }),
+        "forward/known"
+    );
+    assert_eq!(
+        name(&Facts {
+            state: CtState::Invalid,
+            ..inward
+        }),
+        "forward/broken"
+    );
+    assert_eq!(name(&facts(&tcp(ACK))), "forward/not-syn");
+    assert_eq!(name(&facts(&tcp(SYN))), "forward/outbound");
+    let attempt = tcp(SYN);
+    let ssh = Facts {
+        iif: WAN,
+        oif: LAN,
+        ..facts(&attempt)
+    };
+    let decision = policy.forward(0, &ssh);
+    assert_eq!(decision.verdict, Verdict::Reject(RejectWith::TcpReset));
+    assert_eq!(policy.log_prefix(decision.log.unwrap()), Some("ssh"));
+    for _ in 0..9 {
+        policy.forward(0, &ssh);
+    }
+    assert_eq!(name(&ssh), "forward/policy");
+    assert_eq!(policy.peer(LAN), Some(WAN));
+}
+
+#[test]
+fn what_needs_a_restart_is_said() {
+    let sample = include_str!("../../../tests/policies/sample.yaml");
+    let model = |text: &str| parse("test.yaml", text).unwrap().model;
+    let old = model(sample);
+    assert_eq!(
+        restart_needed(
+            &old,
+            &model(&sample.replace("policy: drop", "policy: accept"))
+        ),
+        [""; 0]
+    );
+    let new = sample
+        .replace("workers: 2", "cores: [2, 4]")
+        .replace("queues: 4", "queues: 2")
+        .replace("9477", "9478");
+    assert_eq!(
+        restart_needed(&old, &model(&new)),
+        [
+            "ports.wan.queues: 4 became 2",
+            "system.workers: 2 workers became cores 2, 4",
+            "system.metrics: 127.0.0.1:9477 became 127.0.0.1:9478",
+        ]
+    );
+    let more = sample.replace("bridge:", "  dmz: { device: net_tap5 }\nbridge:");
+    assert_eq!(
+        restart_needed(&old, &model(&more)),
+        ["ports: lan, wan became lan, wan, dmz"]
+    );
+}
+
+#[test]
+fn compiled_policies_are_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&policy("chains: { forward: {} }\n"));
+    assert_eq!(size_of::<Op>(), 24);
+    assert!(size_of::<Pred>() <= 16);
+}
+
+proptest! {
+    #[test]
+    fn sets_of_a_policy_mean_what_they_list(
+        items in prop::collection::vec((any::<u32>(), 20u32..=32), 1..20),
+        probe in any::<u32>(),
+        near in any::<prop::sample::Index>(),
+        step in 0u32..5000,
+    ) {
+        let items: Vec<_> = items.iter().map(|(a, len)| (a >> (32 - len) << (32 - len), *len)).collect();
+        let listed: Vec<_> = items
+            .iter()
+            .map(|(addr, len)| format!("{}/{len}", std::net::Ipv4Addr::from_bits(*addr)))
+            .collect();
+        let text = format!(
+            "version: 1\nports: {{ a: {{ device: x }} }}\nsets: {{ s: [{}] }}\nchains: {{ forward: \
+             {{ rules: [{{ saddr: $s, action: accept }}, {{ saddr: \"!$s\", action: reject }}] }} }}\n",
+            listed.join(", ")
+        );
+        let policy = build(&text);
+        for src in [probe, near.get(&items).0.wrapping_add(step), near.get(&items).0.wrapping_sub(step)] {
+            let packet = Parsed { addrs: Addrs::V4 { src, dst: 0 }, ..udp(1, 2) };
+            let naive = items.iter().any(|(addr, len)| src >> (32 - len) == addr >> (32 - len));
+            let verdict = policy.forward(0, &facts(&packet)).verdict;
+            let expected = match naive {
+                true => Verdict::Accept,
+                false => Verdict::Reject(RejectWith::IcmpPortUnreachable),
+            };
+            prop_assert_eq!(verdict, expected);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Rate limits: one token bucket for each rule that has a `limit`, shared by all workers.
+//!
+//! It is kept as one number, the theoretical arrival time of the generic cell rate algorithm
+//! (ITU-T I.371, annex A): a packet conforms if that time is not further ahead of now than the
+//! burst allows, and then moves it on by the time between two packets. One compare-and-swap a
+//! packet that conforms, one load a packet that does not.
+//!
+//! Life-cycle: made full with its policy; an unchanged rule hands its level on at a reload.
+//! Concurrency: any number of workers; a packet that loses the race tries again with the new time.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::model::Limit;
+use crate::base::time::Now;
+
+/// The bucket of one rule.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    /// Theoretical arrival time of the next packet, in nanoseconds.
+    arrival: AtomicU64,
+    /// Between two packets at the rate.
+    interval: u64,
+    /// How far ahead of now the arrival time may be.
+    tolerance: u64,
+}
+
+impl Bucket {
+    pub(super) fn new(limit: &Limit) -> Self {
+        let interval = (limit.period_nanos / u64::from(limit.rate.max(1))).max(1);
+        Self {
+            arrival: AtomicU64::new(0),
+            interval,
+            tolerance: interval.saturating_mul(u64::from(limit.burst.saturating_sub(1))),
+        }
+    }
+
+    /// Takes one packet's worth, if there is one.
+    #[inline]
+    pub(super) fn take(&self, now: Now) -> bool {
+        let now = now.nanos();
+        let mut arrival = self.arrival.load(Relaxed);
+        loop {
+            let due = arrival.max(now);
+            if due - now > self.tolerance {
+                return false;
+            }
+            let next = due.saturating_add(self.interval);
+            match self
+                .arrival
+                .compare_exchange_weak(arrival, next, Relaxed, Relaxed)
+            {
+                Ok(_) => return true,
+                Err(seen) => arrival = seen,
+            }
+        }
+    }
+
+    /// Takes over how empty the bucket of the same rule was in the policy before.
+    pub(super) fn carry_from(&self, old: &Bucket) {
+        self.arrival.fetch_max(old.arrival.load(Relaxed), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn bucket(rate: u32, seconds: u64, burst: u32) -> Bucket {
+        Bucket::new(&Limit {
+            rate,
+            period_nanos: seconds * 1_000_000_000,
+            burst,
+        })
+    }
+
+    fn taken(bucket: &Bucket, millis: u64, tries: usize) -> usize {
+        (0..tries)
+            .filter(|_| bucket.take(Now::from_nanos(millis * MS)))
+            .count()
+    }
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let bucket = bucket(5, 1, 10);
+        assert_eq!(taken(&bucket, 1_000_000, 50), 10);
+        assert_eq!(taken(&bucket, 1_000_199, 50), 0);
+        assert_eq!(taken(&bucket, 1_000_200, 50), 1);
+        assert_eq!(taken(&bucket, 1_001_200, 50), 5);
+        // idle for long: full again, and no fuller
+        assert_eq!(taken(&bucket, 9_000_000, 50), 10);
+    }
+
+    #[test]
+    fn slow_rates_and_clocks_that_step_back() {
+        let bucket = bucket(1, 86_400, 1);
+        assert_eq!(taken(&bucket, 0, 5), 1);
+        assert_eq!(taken(&bucket, 86_399_999, 5), 0);
+        assert_eq!(taken(&bucket, 86_400_000, 5), 1);
+        assert_eq!(taken(&bucket, 5, 5), 0);
+    }
+
+    #[test]
+    fn a_reload_does_not_refill() {
+        let old = bucket(1, 1, 3);
+        assert_eq!(taken(&old, 1000, 9), 3);
+        let new = bucket(1, 1, 3);
+        new.carry_from(&old);
+        assert_eq!(taken(&new, 1000, 9), 0);
+        assert_eq!(taken(&new, 3000, 9), 2);
+    }
+
+    #[test]
+    fn workers_share_one_bucket() {
+        let bucket = bucket(1, 1, 1000);
+        let total: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| taken(&bucket, 5000, 600)))
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .sum()
+        });
+        assert_eq!(total, 1000);
+    }
+}

@@ -1,0 +1,405 @@
+//! The policy after checking: plain values with every name resolved. What `check` yields, what
+//! `compile` reads, and what two policies are compared by.
+//!
+//! Life-cycle: built by [`super::parse`], never changed. Concurrency: plain values.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::PortId;
+use super::ranges::{AddrSet, U16Set};
+use crate::conntrack::config::Config;
+use crate::conntrack::types::Dir;
+
+/// Name of the chain that a packet starts in.
+pub const FORWARD: &str = "forward";
+
+/// A whole policy. Its chains form no loop and nest at most [`MAX_JUMPS`] deep; every jump leads
+/// to a chain of it.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Ports, in the order of the file: the index is the [`PortId`].
+    pub ports: Vec<Port>,
+    /// Pairs of ports that frames pass between.
+    pub bridges: Vec<Bridge>,
+    /// Settings read at start.
+    pub system: System,
+    /// Connection tracking.
+    pub conntrack: Config,
+    /// Helper lines; this version checks them and attaches nothing.
+    pub helpers: Vec<Helper>,
+    /// Rules before tracking.
+    pub raw: Vec<Rule>,
+    /// Chains; `forward` is first.
+    pub chains: Vec<Chain>,
+}
+
+/// Deepest nesting of jumps.
+pub const MAX_JUMPS: usize = 16;
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Name that rules use.
+    pub name: String,
+    /// PCI address, or a DPDK virtual device with its arguments.
+    pub device: String,
+    /// Receive queues, if not one for each worker.
+    pub queues: Option<u16>,
+}
+
+/// A pair of bridged ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// One port.
+    pub a: PortId,
+    /// The other.
+    pub b: PortId,
+    /// EtherTypes that pass beside IP, ascending; 0 stands for 802.3 LLC frames.
+    pub ethertypes: Vec<u16>,
+}
+
+/// Settings that are read at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct System {
+    /// How many workers, and where.
+    pub workers: Workers,
+    /// Use of hugepages.
+    pub hugepages: Hugepages,
+    /// Where metrics are served; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Packet buffers, if not derived from ports and queues.
+    pub mbufs: Option<u32>,
+    /// Memory for DPDK in MB, if not its default.
+    pub memory: Option<u32>,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self {
+            workers: Workers::Count(1),
+            hugepages: Hugepages::Auto,
+            metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9477))),
+            socket: PathBuf::from("/run/shardwall/control.sock"),
+            mbufs: None,
+            memory: None,
+        }
+    }
+}
+
+/// How many workers run, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// So many, on cores of the appliance's choice.
+    Count(u16),
+    /// One on each of these cores.
+    Cores(Vec<u16>),
+}
+
+impl Workers {
+    /// How many workers run.
+    pub fn count(&self) -> usize {
+        match self {
+            Workers::Count(count) => usize::from(*count),
+            Workers::Cores(cores) => cores.len(),
+        }
+    }
+}
+
+/// Use of hugepages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// If there are any.
+    Auto,
+    /// Refuse to start without.
+    Required,
+    /// Never.
+    Off,
+}
+
+/// A line that attaches a helper.
+#[derive(Clone, Debug)]
+pub struct Helper {
+    /// Name of the helper.
+    pub helper: String,
+    /// Which flows it is for.
+    pub matches: Matches,
+}
+
+/// A chain of rules.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Name.
+    pub name: String,
+    /// What happens at its end; `None` returns to where it was jumped from.
+    pub policy: Option<ChainPolicy>,
+    /// Rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// What happens to a packet that no rule of `forward` decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainPolicy {
+    /// It passes.
+    Accept,
+    /// It does not.
+    Drop,
+}
+
+/// One rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Name, given or made from its place.
+    pub name: String,
+    /// For people.
+    pub comment: Option<String>,
+    /// All of these must hold.
+    pub matches: Matches,
+    /// What happens then.
+    pub action: Action,
+    /// Whether and how that is logged.
+    pub log: Option<Log>,
+    /// Line in the file.
+    pub line: u32,
+    /// Hash of the rule as it is written, without its comment: a rule whose hash did not change
+    /// keeps its counters over a reload.
+    pub hash: u64,
+}
+
+/// Logging of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// Put before every line.
+    pub prefix: Option<String>,
+}
+
+/// What a rule does with a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Let it pass.
+    Accept,
+    /// Throw it away.
+    Drop,
+    /// Throw it away and tell the sender; `None` chooses by protocol.
+    Reject(Option<RejectWith>),
+    /// Go back to the chain that jumped here.
+    Return,
+    /// Go on in this chain, and come back.
+    Jump(String),
+    /// Go on in this chain, and do not come back.
+    Goto(String),
+    /// Go on with the next rule.
+    Continue,
+    /// Do not track it (`raw` only).
+    Notrack,
+}
+
+/// How a sender is told of a rejection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectWith {
+    /// A TCP RST.
+    TcpReset,
+    /// ICMP or ICMPv6 port unreachable.
+    IcmpPortUnreachable,
+    /// ICMP or ICMPv6 communication administratively prohibited.
+    AdminProhibited,
+    /// ICMP host unreachable, ICMPv6 address unreachable.
+    HostUnreachable,
+    /// ICMP net unreachable, ICMPv6 no route.
+    NetUnreachable,
+}
+
+impl RejectWith {
+    /// Every kind.
+    pub const ALL: [RejectWith; 5] = [
+        RejectWith::TcpReset,
+        RejectWith::IcmpPortUnreachable,
+        RejectWith::AdminProhibited,
+        RejectWith::HostUnreachable,
+        RejectWith::NetUnreachable,
+    ];
+
+    /// The word that policy uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RejectWith::TcpReset => "tcp-reset",
+            RejectWith::IcmpPortUnreachable => "icmp-port-unreachable",
+            RejectWith::AdminProhibited => "admin-prohibited",
+            RejectWith::HostUnreachable => "host-unreachable",
+            RejectWith::NetUnreachable => "net-unreachable",
+        }
+    }
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Action::Accept => f.write_str("accept"),
+            Action::Drop => f.write_str("drop"),
+            Action::Reject(None) => f.write_str("reject"),
+            Action::Reject(Some(with)) => write!(f, "reject {}", with.name()),
+            Action::Return => f.write_str("return"),
+            Action::Jump(chain) => write!(f, "jump {chain}"),
+            Action::Goto(chain) => write!(f, "goto {chain}"),
+            Action::Continue => f.write_str("log"),
+            Action::Notrack => f.write_str("notrack"),
+        }
+    }
+}
+
+/// The matches of a rule: all that are `Some` must hold. Negations are resolved where the values
+/// are finite; addresses keep theirs.
+#[derive(Clone, Debug, Default)]
+pub struct Matches {
+    /// Ports that a packet may have come in by, one bit each.
+    pub iif: Option<u64>,
+    /// Ports that it may leave by.
+    pub oif: Option<u64>,
+    /// IP version.
+    pub family: Option<Family>,
+    /// Source address.
+    pub saddr: Option<AddrMatch>,
+    /// Destination address.
+    pub daddr: Option<AddrMatch>,
+    /// Transport protocols.
+    pub proto: Option<ProtoSet>,
+    /// Source ports.
+    pub sport: Option<U16Set>,
+    /// Destination ports.
+    pub dport: Option<U16Set>,
+    /// ICMP and ICMPv6 types.
+    pub icmp: Option<IcmpMatch>,
+    /// TCP flags.
+    pub tcp_flags: Option<FlagsMatch>,
+    /// Tracking states, one [`crate::conntrack::types::CtState::bit`] each.
+    pub ct: Option<u8>,
+    /// Direction in the flow.
+    pub dir: Option<Dir>,
+    /// Length of the IP datagram.
+    pub length: Option<U16Set>,
+    /// Part of a fragmented datagram, or whole.
+    pub fragment: Option<bool>,
+    /// Code points, one bit each.
+    pub dscp: Option<u64>,
+    /// VLAN ids of the outermost tag; an untagged frame never matches.
+    pub vlan: Option<U16Set>,
+    /// Rate.
+    pub limit: Option<Limit>,
+}
+
+impl Matches {
+    /// Whether every packet matches.
+    pub fn is_empty(&self) -> bool {
+        self.is_constant_true() && self.limit.is_none()
+    }
+
+    fn is_constant_true(&self) -> bool {
+        self.iif.is_none()
+            && self.oif.is_none()
+            && self.family.is_none()
+            && self.saddr.is_none()
+            && self.daddr.is_none()
+            && self.proto.is_none()
+            && self.sport.is_none()
+            && self.dport.is_none()
+            && self.icmp.is_none()
+            && self.tcp_flags.is_none()
+            && self.ct.is_none()
+            && self.dir.is_none()
+            && self.length.is_none()
+            && self.fragment.is_none()
+            && self.dscp.is_none()
+            && self.vlan.is_none()
+    }
+}
+
+/// IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// A match on an address. As in nftables, an address implies its family: a set without IPv6
+/// addresses does not match an IPv6 packet, negated or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddrMatch {
+    /// The addresses.
+    pub set: Arc<AddrSet>,
+    /// Match those that are not in the set.
+    pub negated: bool,
+}
+
+/// A set of protocol numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProtoSet([u64; 4]);
+
+impl ProtoSet {
+    /// Adds a protocol.
+    pub fn insert(&mut self, proto: u8) {
+        self.0[usize::from(proto >> 6)] |= 1 << (proto & 63);
+    }
+
+    /// Whether it holds a protocol.
+    #[inline]
+    pub fn contains(&self, proto: u8) -> bool {
+        self.0[usize::from(proto >> 6)] >> (proto & 63) & 1 == 1
+    }
+
+    /// Every other protocol.
+    pub fn complement(self) -> Self {
+        Self(self.0.map(|word| !word))
+    }
+
+    /// Its protocols, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u8> + '_ {
+        (0..=255).filter(|proto| self.contains(*proto))
+    }
+}
+
+/// ICMP types, any of which matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IcmpMatch {
+    /// The types.
+    pub types: Vec<IcmpType>,
+    /// Match ICMP packets of every other type.
+    pub negated: bool,
+}
+
+/// A type of ICMP or ICMPv6, with or without a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpType {
+    /// ICMPv6.
+    pub v6: bool,
+    /// Type.
+    pub ty: u8,
+    /// Code; any, if `None`.
+    pub code: Option<u8>,
+}
+
+/// Flags of which those in `mask` must be those in `value`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlagsMatch {
+    /// Flags to look at.
+    pub mask: u8,
+    /// Flags that are set among them.
+    pub value: u8,
+    /// Match TCP packets of which that is not true.
+    pub negated: bool,
+}
+
+/// A rate: `rate` packets in `period_nanos`, and `burst` at once. Counted over the whole box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Packets.
+    pub rate: u32,
+    /// In so many nanoseconds.
+    pub period_nanos: u64,
+    /// At once.
+    pub burst: u32,
+}

@@ -1,0 +1,242 @@
+//! From a frame to its verdict.
+
+use super::{Counters, DropReason};
+use crate::base::hash::HashKey;
+use crate::base::time::Now;
+use crate::conntrack::icmp;
+use crate::conntrack::shard::{Flow, Prepared, Shard, Tracked};
+use crate::conntrack::table::InsertError;
+use crate::conntrack::types::{CtState, proto};
+use crate::policy::{Compiled, Facts, PortId, RawVerdict, RejectWith, RuleId, Verdict};
+use crate::wire::{self, Fragment, L3, L4, Parsed};
+use std::sync::Arc;
+
+/// A packet between the first stage and the last.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// Its headers.
+    pub parsed: Parsed,
+    /// Its flow's key and bucket.
+    pub prepared: Prepared,
+}
+
+/// What happens to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It leaves by this port.
+    Forward(PortId),
+    /// It is dropped.
+    Drop(DropReason),
+    /// It is dropped, and its sender is told.
+    Reject(RejectWith),
+}
+
+/// Who decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Nobody: the packet never reached policy.
+    Nobody,
+    /// A rule, or the policy of a chain.
+    Rule(RuleId),
+    /// The bridge's list of EtherTypes.
+    EtherTypes,
+    /// Neighbour discovery passes a bridge unless a rule says otherwise.
+    NeighbourDiscovery,
+}
+
+/// What was decided about a packet, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// What happens to it.
+    pub disposition: Disposition,
+    /// Who decided.
+    pub by: By,
+    /// What the tracker said; `None` for packets that it never saw.
+    pub tracked: Option<Tracked>,
+    /// The rule whose `log` applies.
+    pub log: Option<RuleId>,
+}
+
+impl Outcome {
+    const fn dropped(reason: DropReason) -> Self {
+        Self {
+            disposition: Disposition::Drop(reason),
+            by: By::Nobody,
+            tracked: None,
+            log: None,
+        }
+    }
+}
+
+/// One worker's packet path, with the shard that it owns.
+#[derive(Debug)]
+pub struct Pipeline {
+    worker: usize,
+    shard: Shard,
+    counters: Arc<Counters>,
+}
+
+impl Pipeline {
+    /// The path of worker number `worker`, for at most `limit` flows.
+    pub fn new(
+        worker: usize,
+        limit: u32,
+        secret: HashKey,
+        now: Now,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let shard = Shard::new(
+            worker as u16,
+            limit,
+            secret,
+            now.ticks(),
+            counters.ct.clone(),
+        );
+        Self {
+            worker,
+            shard,
+            counters,
+        }
+    }
+
+    /// The flows.
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The flows, to end some of them.
+    pub fn shard_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// First stage: parse, key, hash; the bucket is asked for. `data` is the frame's first
+    /// segment and `frame_len` its whole length.
+    #[inline]
+    pub fn prepare(&self, data: &[u8], frame_len: usize) -> Slot {
+        let parsed = wire::parse(data, frame_len);
+        let prepared = self.shard.prepare(data, &parsed);
+        Slot { parsed, prepared }
+    }
+
+    /// Second stage: the flow's entry is asked for.
+    #[inline]
+    pub fn prefetch(&self, slot: &Slot) {
+        self.shard.prefetch(&slot.prepared);
+    }
+
+    /// Third stage: the decision, in arrival order. Drops are counted here; what is forwarded is
+    /// counted where it is sent.
+    #[inline]
+    pub fn decide(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        data: &[u8],
+        slot: &Slot,
+    ) -> Outcome {
+        let outcome = self.judge(policy, now, iif, data, slot);
+        match outcome.disposition {
+            Disposition::Forward(_) => {}
+            Disposition::Drop(reason) => self.counters.dropped(reason),
+            Disposition::Reject(_) => self.counters.dropped(DropReason::Rejected),
+        }
+        outcome
+    }
+
+    #[inline]
+    fn judge(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        data: &[u8],
+        slot: &Slot,
+    ) -> Outcome {
+        let Slot { parsed, prepared } = slot;
+        let Some(oif) = policy.peer(iif) else {
+            return Outcome::dropped(DropReason::NoPeer);
+        };
+        match parsed.l3 {
+            L3::Ipv4 | L3::Ipv6 => {}
+            L3::Other if policy.ethertype_allowed(iif, parsed.ethertype) => {
+                return Outcome {
+                    disposition: Disposition::Forward(oif),
+                    by: By::EtherTypes,
+                    tracked: None,
+                    log: None,
+                };
+            }
+            L3::Other => return Outcome::dropped(DropReason::EtherType),
+            L3::BadFrame => return Outcome::dropped(DropReason::ShortFrame),
+            L3::BadHeader => return Outcome::dropped(DropReason::IpHeader),
+            L3::BadChecksum => return Outcome::dropped(DropReason::IpChecksum),
+        }
+        if parsed.fragment != Fragment::Whole {
+            return Outcome::dropped(DropReason::Fragment);
+        }
+        let mut facts = Facts {
+            packet: parsed,
+            iif,
+            oif,
+            state: CtState::Untracked,
+            dir: None,
+            now,
+        };
+        let notrack = policy.raw(self.worker, &facts) == RawVerdict::Notrack;
+        let ticks = now.ticks();
+        let config = policy.conntrack();
+        let mut tracked = self
+            .shard
+            .track(data, parsed, prepared, notrack, ticks, config);
+        facts.state = tracked.state;
+        facts.dir = tracked.dir;
+        let decision = policy.forward(self.worker, &facts);
+        let mut by = By::Rule(decision.rule);
+        let disposition = match decision.verdict {
+            Verdict::Accept => Disposition::Forward(oif),
+            Verdict::Drop
+                if decision.rule == policy.forward_policy() && is_neighbour_discovery(parsed) =>
+            {
+                by = By::NeighbourDiscovery;
+                Disposition::Forward(oif)
+            }
+            Verdict::Drop => Disposition::Drop(DropReason::Policy),
+            Verdict::Reject(with) => Disposition::Reject(with),
+        };
+        let disposition = match (disposition, tracked.flow) {
+            (Disposition::Forward(_), Flow::Pending) => match self.shard.commit(ticks) {
+                Ok(flow) => {
+                    tracked.flow = Flow::Known(flow);
+                    disposition
+                }
+                Err(InsertError::Full) => Disposition::Drop(DropReason::TableFull),
+                Err(InsertError::LongRun) => Disposition::Drop(DropReason::IndexFull),
+            },
+            (Disposition::Reject(RejectWith::TcpReset), Flow::Known(flow)) => {
+                self.shard.close(flow, ticks, config);
+                disposition
+            }
+            _ => disposition,
+        };
+        Outcome {
+            disposition,
+            by,
+            tracked: Some(tracked),
+            log: decision.log,
+        }
+    }
+}
+
+/// Router and neighbour discovery that comes from the link itself (RFC 4861 7.1: hop limit 255).
+#[inline]
+fn is_neighbour_discovery(parsed: &Parsed) -> bool {
+    matches!(parsed.l4, L4::Icmp { ty, .. }
+        if parsed.proto == proto::ICMPV6 && icmp::is_neighbour_discovery(ty))
+        && parsed.ttl == 255
+}

@@ -14,7 +14,7 @@ pub const BURST: usize = 32;
 pub type Batch<B> = ArrayVec<B, BURST>;
 
 /// A frame in a buffer that its holder owns. Dropping it gives the buffer back.
-pub trait Frame: Send {
+pub trait Frame: Send + std::fmt::Debug {
     /// The first segment: all headers that are looked at lie in it.
     fn data(&self) -> &[u8];
     /// The same, to write.

@@ -1,2 +1,20 @@
 //! Port I/O behind a trait, the worker loop, steering and hand-off.
+//!
+//! Each worker runs to completion on its own core: it polls its queues, hands packets of other
+//! workers' flows over, and takes the rest through its [`crate::pipeline::Pipeline`]. What
+//! workers share is in [`shared`]: the policy (RCU), counters (single writer), rings (bounded).
+pub mod capture;
+pub mod clock;
+pub mod command;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod handoff;
 pub mod io;
+pub mod launch;
+pub mod memory;
+pub mod shared;
+pub mod steer;
+pub mod worker;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! What workers and the control thread share, and nothing else: the policy, counters with one
+//! writer each, the stop flag.
+
+use super::clock::Clock;
+use crate::base::counter::{Counter, Traffic};
+use crate::base::rcu::Rcu;
+use crate::pipeline::Counters;
+use crate::policy::{Compiled, MAX_PORTS};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// One worker's traffic on one port.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Taken from it.
+    pub rx: Traffic,
+    /// Given to it, what the firewall made itself included.
+    pub tx: Traffic,
+}
+
+/// What one worker counts.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    /// The packet path.
+    pub path: Arc<Counters>,
+    /// By port.
+    pub ports: Box<[PortCounters]>,
+    /// Frames handed to other workers.
+    pub handed_out: Counter,
+    /// Frames taken from other workers.
+    pub handed_in: Counter,
+    /// Log lines that found the channel full.
+    pub log_lost: Counter,
+    /// Nanoseconds of loops that moved something.
+    pub busy_nanos: Counter,
+    /// Nanoseconds of loops that found nothing.
+    pub idle_nanos: Counter,
+    /// Loops.
+    pub loops: Counter,
+}
+
+impl Default for WorkerCounters {
+    fn default() -> Self {
+        Self {
+            path: Arc::default(),
+            ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
+            handed_out: Counter::default(),
+            handed_in: Counter::default(),
+            log_lost: Counter::default(),
+            busy_nanos: Counter::default(),
+            idle_nanos: Counter::default(),
+            loops: Counter::default(),
+        }
+    }
+}
+
+/// Shared by all threads of one appliance.
+#[derive(Debug)]
+pub struct Shared {
+    /// The policy in force.
+    pub policy: Rcu<Compiled>,
+    /// For each worker.
+    pub workers: Vec<WorkerCounters>,
+    /// The workers' clock.
+    pub clock: Clock,
+    stop: AtomicBool,
+    /// Workers that take nothing from their ports any more.
+    parked: AtomicUsize,
+}
+
+impl Shared {
+    /// For `workers` workers under `policy`.
+    pub fn new(policy: Rcu<Compiled>, workers: usize, clock: Clock) -> Self {
+        let workers = (0..workers).map(|_| WorkerCounters::default()).collect();
+        Self {
+            policy,
+            workers,
+            clock,
+            stop: AtomicBool::new(false),
+            parked: AtomicUsize::new(0),
+        }
+    }
+
+    /// Tells the workers to finish.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Says that a worker hands nothing over any more.
+    pub fn park(&self) {
+        self.parked.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether no worker hands anything over any more, so that what the rings hold is all.
+    pub fn all_parked(&self) -> bool {
+        self.parked.load(Ordering::Acquire) >= self.workers.len()
+    }
+
+    /// Whether they were told.
+    #[inline]
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,357 @@
+//! The worker: one core, its queues, its shard, from frame to frame.
+//!
+//! A loop: say "quiescent" and take the newest policy; read the clock; take a burst from each
+//! port, and what other workers handed over; end flows whose time has come; do at most one request
+//! of the control thread; send. A frame whose flow another worker owns goes to that worker's ring
+//! and is parsed again there, so a flow is only ever touched by its owner.
+//!
+//! Owned by its thread; shares only what [`super::shared`] and the rings hold.
+
+use super::command::{self, Command};
+use super::handoff::{Handed, Rings};
+use super::io::{BURST, Batch, Frame, Io};
+use super::shared::{Shared, WorkerCounters};
+use super::steer::Steer;
+use crate::base::rcu::Reader;
+use crate::base::time::Now;
+use crate::conntrack::types::CtState;
+use crate::pipeline::reject::{self, MAX_ANSWER};
+use crate::pipeline::{Disposition, DropReason, Pipeline, Slot};
+use crate::policy::{Compiled, PortId, RejectWith, RuleId};
+use crate::wire::Parsed;
+use arrayvec::ArrayVec;
+use crossbeam::channel::{Receiver, Sender};
+use std::sync::Arc;
+
+/// Entries whose timers one loop looks at, at most.
+const EXPIRE: usize = 64;
+
+/// A packet that a rule wants logged; the control thread writes it.
+#[derive(Debug, Clone, Copy)]
+pub struct LogEvent {
+    /// The rule, of this generation's policy.
+    pub rule: RuleId,
+    /// Which policy.
+    pub generation: u32,
+    /// The packet.
+    pub packet: Parsed,
+    /// Where it came in.
+    pub iif: PortId,
+    /// Its state.
+    pub state: CtState,
+    /// Whether it passed.
+    pub accepted: bool,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts<I: Io> {
+    /// Its number.
+    pub id: usize,
+    /// Its view of the ports.
+    pub io: I,
+    /// Its packet path.
+    pub pipeline: Pipeline,
+    /// Its ends of the rings.
+    pub rings: Rings<I::Buf>,
+    /// Who owns what.
+    pub steer: Steer,
+    /// Requests.
+    pub commands: Receiver<Command>,
+    /// Where log events go.
+    pub log: Sender<LogEvent>,
+    /// Its membership of the policy's readers.
+    pub reader: Reader,
+    /// What all share.
+    pub shared: Arc<Shared>,
+    /// What to do while there is nothing to do.
+    pub idle: Idle,
+}
+
+/// What a worker does when a loop found nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// Polls on: it has a core of its own.
+    Spin,
+    /// Lets others have the core first: a box with fewer cores than workers and a control thread.
+    Yield,
+}
+
+/// A worker, ready to run on its thread.
+#[derive(Debug)]
+pub struct Worker<I: Io> {
+    core: Core<I>,
+    reader: Reader,
+    commands: Receiver<Command>,
+    shared: Arc<Shared>,
+    idle: Idle,
+}
+
+/// Everything but what a burst borrows for its whole length (the policy, through the reader).
+#[derive(Debug)]
+struct Core<I: Io> {
+    id: usize,
+    io: I,
+    pipeline: Pipeline,
+    rings: Rings<I::Buf>,
+    steer: Steer,
+    log: Sender<LogEvent>,
+    shared: Arc<Shared>,
+    /// Frames that wait to be sent, for each port.
+    out: Vec<Batch<I::Buf>>,
+    answer: Box<[u8; MAX_ANSWER]>,
+}
+
+impl<I: Io> Worker<I> {
+    /// Puts a worker together.
+    pub fn new(parts: Parts<I>) -> Self {
+        let out = (0..parts.io.ports()).map(|_| Batch::new()).collect();
+        Self {
+            core: Core {
+                id: parts.id,
+                io: parts.io,
+                pipeline: parts.pipeline,
+                rings: parts.rings,
+                steer: parts.steer,
+                log: parts.log,
+                shared: parts.shared.clone(),
+                out,
+                answer: Box::new([0; MAX_ANSWER]),
+            },
+            reader: parts.reader,
+            commands: parts.commands,
+            shared: parts.shared,
+            idle: parts.idle,
+        }
+    }
+
+    /// Runs until the appliance stops, and gives the ports back.
+    pub fn run(mut self) -> I {
+        while !self.shared.stopping() {
+            if self.turn(self.shared.clock.now()) == 0 && self.idle == Idle::Yield {
+                std::thread::yield_now();
+            }
+        }
+        self.shared.park();
+        while !self.shared.all_parked() {
+            std::thread::yield_now();
+        }
+        self.finish()
+    }
+
+    /// One loop at time `now`; returns how many frames it took.
+    pub fn turn(&mut self, now: Now) -> usize {
+        self.reader.quiescent();
+        let policy = self.shared.policy.read(&self.reader);
+        let core = &mut self.core;
+        let mut moved = 0;
+        for port in 0..core.out.len() {
+            moved += core.receive(policy, now, PortId(port as u8));
+        }
+        for worker in 0..core.rings.workers() {
+            moved += core.take_handed(policy, now, worker);
+        }
+        core.flush();
+        core.pipeline.shard_mut().expire(now.ticks(), EXPIRE);
+        core.pipeline.shard().publish_entries();
+        if let Ok(command) = self.commands.try_recv() {
+            command::execute(command, core.pipeline.shard_mut(), now);
+        }
+        let after = self.shared.clock.now();
+        let spent = after.nanos().saturating_sub(now.nanos());
+        let counters = core.counters();
+        counters.loops.add(1);
+        if moved > 0 {
+            &counters.busy_nanos
+        } else {
+            &counters.idle_nanos
+        }
+        .add(spent);
+        moved
+    }
+
+    /// Counts what is still under way, so that the balance closes, and gives the ports back.
+    pub(super) fn finish(mut self) -> I {
+        self.core.flush();
+        let mut left = 0;
+        for batch in &mut self.core.out {
+            left += batch.len();
+            batch.clear();
+        }
+        for worker in 0..self.core.rings.workers() {
+            while self.core.rings.pop(worker).is_some() {
+                left += 1;
+            }
+        }
+        for _ in 0..left {
+            self.core.pipeline.counters().dropped(DropReason::Shutdown);
+        }
+        self.core.io
+    }
+}
+
+impl<I: Io> Core<I> {
+    fn counters(&self) -> &WorkerCounters {
+        &self.shared.workers[self.id]
+    }
+
+    /// Takes a burst from `port`.
+    fn receive(&mut self, policy: &Compiled, now: Now, port: PortId) -> usize {
+        let mut arrived = Batch::new();
+        self.io.rx(port, &mut arrived);
+        let received = arrived.len();
+        if received == 0 {
+            return 0;
+        }
+        let mut bytes = 0;
+        let mut frames = Batch::new();
+        let mut slots = ArrayVec::<Slot, BURST>::new();
+        for frame in arrived {
+            bytes += frame.frame_len() as u64;
+            let slot = self.pipeline.prepare(frame.data(), frame.frame_len());
+            let owner = self.steer.owner(slot.prepared.key(), self.id);
+            if owner == self.id {
+                frames.push(frame);
+                slots.push(slot);
+            } else {
+                self.hand_over(owner, Handed { frame, port });
+            }
+        }
+        let counters = self.counters();
+        counters.path.received.add(received as u64);
+        counters.ports[usize::from(port.0)]
+            .rx
+            .packets
+            .add(received as u64);
+        counters.ports[usize::from(port.0)].rx.bytes.add(bytes);
+        self.process(policy, now, &mut frames, &slots, |_| port);
+        received
+    }
+
+    #[inline]
+    fn hand_over(&mut self, owner: usize, handed: Handed<I::Buf>) {
+        match self.rings.push(owner, handed) {
+            Ok(()) => self.counters().handed_out.add(1),
+            Err(_) => self.pipeline.counters().dropped(DropReason::HandoffFull),
+        }
+    }
+
+    /// Takes what `worker` handed over, a burst at most.
+    fn take_handed(&mut self, policy: &Compiled, now: Now, worker: usize) -> usize {
+        let mut frames = Batch::new();
+        let mut slots = ArrayVec::<Slot, BURST>::new();
+        let mut ports = ArrayVec::<PortId, BURST>::new();
+        while !frames.is_full() {
+            let Some(Handed { frame, port }) = self.rings.pop(worker) else {
+                break;
+            };
+            slots.push(self.pipeline.prepare(frame.data(), frame.frame_len()));
+            frames.push(frame);
+            ports.push(port);
+        }
+        let taken = frames.len();
+        if taken > 0 {
+            self.counters().handed_in.add(taken as u64);
+            self.process(policy, now, &mut frames, &slots, |at| ports[at]);
+        }
+        taken
+    }
+
+    /// The later stages, over frames whose flows this worker owns.
+    fn process(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        frames: &mut Batch<I::Buf>,
+        slots: &[Slot],
+        port: impl Fn(usize) -> PortId,
+    ) {
+        for slot in slots {
+            self.pipeline.prefetch(slot);
+        }
+        let mut dropped = Batch::<I::Buf>::new();
+        for (at, (frame, slot)) in frames.drain(..).zip(slots).enumerate() {
+            let iif = port(at);
+            let outcome = self.pipeline.decide(policy, now, iif, frame.data(), slot);
+            let accepted = matches!(outcome.disposition, Disposition::Forward(_));
+            if let (Some(rule), Some(tracked)) = (outcome.log, outcome.tracked) {
+                let event = LogEvent {
+                    rule,
+                    generation: policy.generation(),
+                    packet: slot.parsed,
+                    iif,
+                    state: tracked.state,
+                    accepted,
+                };
+                if self.log.try_send(event).is_err() {
+                    self.counters().log_lost.add(1);
+                }
+            }
+            match outcome.disposition {
+                Disposition::Forward(oif) => self.send(oif, frame),
+                Disposition::Drop(_) => dropped.push(frame),
+                Disposition::Reject(with) => {
+                    self.reject(with, iif, frame.data(), &slot.parsed);
+                    dropped.push(frame);
+                }
+            }
+        }
+        self.io.discard(&mut dropped);
+    }
+
+    /// Queues `frame` for `port`; what does not fit even after a flush is dropped.
+    #[inline]
+    fn send(&mut self, port: PortId, frame: I::Buf) {
+        let at = usize::from(port.0);
+        if self.out[at].is_full() {
+            self.transmit(at);
+        }
+        if self.out[at].try_push(frame).is_err() {
+            self.pipeline.counters().dropped(DropReason::TxFull);
+        }
+    }
+
+    /// Gives what waits for a port to it. What it does not take waits on.
+    fn transmit(&mut self, at: usize) {
+        let bytes = |batch: &Batch<I::Buf>| -> u64 {
+            batch.iter().map(|frame| frame.frame_len() as u64).sum()
+        };
+        let batch = &mut self.out[at];
+        let before = (batch.len(), bytes(batch));
+        self.io.tx(PortId(at as u8), batch);
+        let sent = (before.0 - batch.len()) as u64;
+        let counters = &self.shared.workers[self.id];
+        counters.path.forwarded.add(sent);
+        counters.ports[at].tx.packets.add(sent);
+        counters.ports[at].tx.bytes.add(before.1 - bytes(batch));
+    }
+
+    #[cold]
+    fn reject(&mut self, with: RejectWith, iif: PortId, data: &[u8], parsed: &Parsed) {
+        let Some(len) = reject::answer(with, data, parsed, &mut self.answer[..]) else {
+            return;
+        };
+        let Some(mut frame) = self.io.alloc(len) else {
+            return;
+        };
+        frame.data_mut()[..len].copy_from_slice(&self.answer[..len]);
+        // Past the queue of forwarded frames, so that these can be counted as they leave.
+        let mut alone = Batch::new();
+        alone.push(frame);
+        self.io.tx(iif, &mut alone);
+        if alone.is_empty() {
+            let counters = &self.shared.workers[self.id];
+            counters.path.generated.add(1);
+            counters.ports[usize::from(iif.0)].tx.add(len as u64);
+        }
+    }
+
+    /// Sends what waits, on every port.
+    fn flush(&mut self) {
+        for at in 0..self.out.len() {
+            if !self.out[at].is_empty() {
+                self.transmit(at);
+            }
+        }
+    }
+}

@@ -1,1 +1,31 @@
-//! To come.
+//! The control side: reload, the API socket, metrics, signals, log lines.
+//!
+//! One thread ([`thread`]) serves all of it. It reads what workers count, publishes policies to
+//! them, and asks them for flows through their mailboxes; it holds nothing that a worker ever
+//! waits for. What takes long (a listing, a flush, a reload) runs on helper threads, so that
+//! metrics and the socket answer meanwhile.
+
+pub mod api;
+pub mod appliance;
+pub mod client;
+pub mod events;
+pub mod flows;
+pub mod listeners;
+pub mod metrics;
+pub mod protocol;
+pub mod snapshot;
+pub mod thread;
+
+mod health;
+mod systemd;
+
+#[cfg(test)]
+pub(crate) mod testbed;
+#[cfg(test)]
+mod tests;
+
+pub use appliance::{Appliance, NicStats, Parts, PortView, ReloadError, ReloadReport};
+pub use client::{Client, ClientError};
+pub use listeners::{Listeners, StartError};
+pub use protocol::Request;
+pub use thread::Control;

@@ -1,0 +1,208 @@
+//! The API: a UNIX socket that answers JSON lines ([`super::protocol`]).
+//!
+//! Life-cycle: [`serve`] runs on the control thread until the appliance stops; each connection is
+//! a task that reads one request, streams its answer, and reads the next. Concurrency: requests
+//! are answered on helper threads, which hand finished lines over through a short channel; a
+//! client that reads slowly holds up its own helper and nobody else. Connections are bounded.
+
+use super::appliance::Appliance;
+use super::listeners::ApiListener;
+use super::protocol::{Done, Failed, MAX_REQUEST, Request, Row};
+use super::systemd;
+use serde::Serialize;
+use serde_json::Value;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+/// Connections served at once.
+pub(super) const CONNECTIONS: usize = 32;
+/// How long a client may take for a request.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long a client may leave an answer unread: `conntrack -L | less` does.
+const UNREAD: Duration = Duration::from_secs(600);
+/// Bytes that are collected before they are sent.
+const CHUNK: usize = 32 * 1024;
+
+/// Answers requests until the task is dropped.
+pub(super) async fn serve(listener: &ApiListener, appliance: Arc<Appliance>) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener.listener.try_clone()?)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let mut stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, or a client that was gone again.
+                tracing::warn!(%error, "control socket: cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            let line = failed_line("too many connections; try again", Value::Null);
+            let _ = stream.try_write(&line);
+            continue;
+        };
+        let appliance = appliance.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = converse(&mut stream, &appliance).await {
+                tracing::debug!(%error, "control socket: connection ended");
+            }
+        });
+    }
+}
+
+/// Serves one connection to its end.
+async fn converse(stream: &mut UnixStream, appliance: &Arc<Appliance>) -> io::Result<()> {
+    let (reader, mut writer) = stream.split();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = (&mut reader).take(MAX_REQUEST as u64 + 1);
+        let read = timeout(IDLE, bounded.read_until(b'\n', &mut line)).await;
+        match read {
+            Err(_) | Ok(Ok(0)) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(_)) => {}
+        }
+        if line.len() > MAX_REQUEST && line.last() != Some(&b'\n') {
+            let message = format!("the request is longer than {MAX_REQUEST} bytes");
+            let answer = failed_line(&message, Value::Null);
+            // What follows cannot be told from the next request.
+            return writer.write_all(&answer).await;
+        }
+        let request = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => request,
+            Err(error) => {
+                let message = format!("not a request: {error}");
+                writer
+                    .write_all(&failed_line(&message, Value::Null))
+                    .await?;
+                continue;
+            }
+        };
+        let (chunks, mut ready) = mpsc::channel(4);
+        let appliance = appliance.clone();
+        let helper = tokio::task::spawn_blocking(move || {
+            let mut answer = Answer {
+                chunks,
+                buffer: Vec::new(),
+                rows: 0,
+            };
+            respond(&request, &appliance, &mut answer);
+            let _ = answer.send();
+        });
+        while let Some(chunk) = ready.recv().await {
+            timeout(UNREAD, writer.write_all(&chunk)).await??;
+        }
+        if let Err(error) = helper.await {
+            tracing::error!(%error, "control socket: a request failed");
+            let answer = failed_line("internal error; see the log", Value::Null);
+            writer.write_all(&answer).await?;
+        }
+    }
+}
+
+/// An answer in the making, on a helper thread.
+struct Answer {
+    chunks: mpsc::Sender<Vec<u8>>,
+    buffer: Vec<u8>,
+    rows: u64,
+}
+
+impl Answer {
+    /// Appends a line; breaks when the client is gone.
+    fn line(&mut self, line: &impl Serialize) -> ControlFlow<()> {
+        if let Err(error) = serde_json::to_writer(&mut self.buffer, line) {
+            tracing::error!(%error, "control socket: an answer cannot be written");
+            return ControlFlow::Break(());
+        }
+        self.buffer.push(b'\n');
+        if self.buffer.len() >= CHUNK {
+            return self.send();
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn send(&mut self) -> ControlFlow<()> {
+        let chunk = std::mem::take(&mut self.buffer);
+        match chunk.is_empty() || self.chunks.blocking_send(chunk).is_ok() {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    }
+
+    fn row(&mut self, row: &impl Serialize) -> ControlFlow<()> {
+        self.rows += 1;
+        self.line(&Row { row })
+    }
+
+    fn rows<T: Serialize>(&mut self, rows: &[T]) {
+        if rows.iter().try_for_each(|row| self.row(row)).is_continue() {
+            self.done(self.rows);
+        }
+    }
+
+    fn done(&mut self, count: u64) {
+        let _ = self.line(&Done { done: true, count });
+    }
+
+    fn failed(&mut self, error: &impl ToString, diagnostics: Value) {
+        let error = error.to_string();
+        let _ = self.line(&Failed { error, diagnostics });
+    }
+}
+
+/// Answers one request; blocks for as long as that takes.
+fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
+    match request {
+        Request::Ping {} => answer.done(0),
+        Request::Reload { path } => match systemd::reload(appliance, path.as_deref()) {
+            Ok(report) => answer.rows(&[report]),
+            Err(error) => answer.failed(&error, error.diagnostics()),
+        },
+        Request::ConntrackList(filter) => {
+            let mut wanted = true;
+            let listed = appliance.list(|flow| {
+                if !filter.matches(&flow) {
+                    return ControlFlow::Continue(());
+                }
+                let sent = answer.row(&flow);
+                wanted = sent.is_continue();
+                sent
+            });
+            match listed {
+                Ok(()) if wanted => answer.done(answer.rows),
+                Ok(()) => {}
+                Err(error) => answer.failed(&error, Value::Null),
+            }
+        }
+        Request::ConntrackCount {} => answer.done(appliance.count()),
+        Request::ConntrackFlush {} => match appliance.flush() {
+            Ok(ended) => {
+                tracing::info!(ended, "flow table flushed");
+                answer.done(ended);
+            }
+            Err(error) => answer.failed(&error, Value::Null),
+        },
+        Request::Stats {} => answer.rows(&[appliance.stats()]),
+        Request::Drops {} => answer.rows(&appliance.drops()),
+        Request::Rules {} => answer.rows(&appliance.rules()),
+        Request::Ports {} => answer.rows(&appliance.ports()),
+        Request::Workers {} => answer.rows(&appliance.workers()),
+    }
+}
+
+fn failed_line(error: &str, diagnostics: Value) -> Vec<u8> {
+    let error = error.to_owned();
+    let mut line = serde_json::to_vec(&Failed { error, diagnostics }).unwrap_or_default();
+    line.push(b'\n');
+    line
+}

@@ -1,0 +1,296 @@
+//! The control side's handle on a running appliance.
+//!
+//! Life-cycle: made when the workers' parts are made, shared by the control thread and its
+//! helpers until the appliance stops. Concurrency: everything takes `&self`. One reload runs at a
+//! time; readers of [`Appliance::reload_state`] never wait for it. Workers wait for none of this.
+
+use super::events::Names;
+use crate::base::rcu::Rcu;
+use crate::dataplane::clock::unix_time;
+use crate::dataplane::command::Command;
+use crate::dataplane::shared::Shared;
+use crate::policy::{self, Compiled, Policy, PolicyErrors, restart_needed};
+use crossbeam::channel::Sender;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a reload waits for another one.
+const TURN: Duration = Duration::from_secs(30);
+
+/// What is known about a port since start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortView {
+    /// Name in the policy.
+    pub name: String,
+    /// Device in the policy.
+    pub device: String,
+    /// Driver that moves its frames.
+    pub driver: String,
+    /// Its address; empty where it has none.
+    pub mac: String,
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
+    /// State and speed of the link, in words.
+    pub link: String,
+}
+
+/// What a port itself counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicStats {
+    /// Frames that found the receive queue full.
+    pub missed: u64,
+    /// Frames that arrived damaged.
+    pub rx_errors: u64,
+    /// Receives that found no free buffer.
+    pub no_buffer: u64,
+    /// Frames that could not be sent.
+    pub tx_errors: u64,
+}
+
+/// Asks the ports for what they count, in the order of the policy.
+pub type PortStats = Box<dyn Fn() -> Vec<NicStats> + Send + Sync>;
+
+/// What an [`Appliance`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// The workers' mailboxes, by worker.
+    pub commands: Vec<Sender<Command>>,
+    /// The policy file, which a reload reads again.
+    pub file: PathBuf,
+    /// The policy that the appliance starts with.
+    pub policy: Policy,
+    /// Its ports, in the policy's order.
+    pub ports: Vec<PortView>,
+}
+
+/// A running appliance, seen from the control side.
+pub struct Appliance {
+    pub(super) shared: Arc<Shared>,
+    pub(super) commands: Vec<Sender<Command>>,
+    pub(super) ports: Vec<PortView>,
+    pub(super) port_stats: PortStats,
+    file: PathBuf,
+    /// What was read at start and holds until a restart, whatever reloads bring.
+    started: Policy,
+    current: Mutex<Policy>,
+    reloading: Mutex<()>,
+    state: Mutex<ReloadState>,
+    /// Of this policy and the one before, whose log lines may still be under way.
+    names: Mutex<Vec<Arc<Names>>>,
+}
+
+/// How the last reload went.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReloadState {
+    /// Whether it worked.
+    pub successful: bool,
+    /// When one worked last (the start counts), in seconds since 1970.
+    pub last_success: f64,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Number of the policy now in force.
+    pub generation: u32,
+    /// How many rules it has.
+    pub rules: usize,
+    /// What differs and takes effect only after a restart.
+    pub restart_needed: Vec<String>,
+    /// What is legal but looks wrong.
+    pub warnings: Value,
+    /// The same, for people.
+    pub warnings_text: String,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// The policy is not valid.
+    Policy(PolicyErrors),
+    /// It has other ports than the appliance started with.
+    Ports(Vec<String>),
+    /// Another reload does not come to its end.
+    Busy,
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const STAYS: &str = "the policy from before stays in force";
+        match self {
+            Self::Policy(errors) => {
+                let count = errors.errors();
+                let noun = if count == 1 { "error" } else { "errors" };
+                write!(f, "{errors}\npolicy not reloaded: {count} {noun}; {STAYS}")
+            }
+            Self::Ports(differences) => write!(
+                f,
+                "policy not reloaded: ports can only change with a restart ({}); {STAYS}",
+                differences.join("; ")
+            ),
+            Self::Busy => write!(f, "policy not reloaded: another reload is still running"),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+impl ReloadError {
+    /// The diagnostics, as `check --format json` has them; `null` if the policy itself is valid.
+    pub fn diagnostics(&self) -> Value {
+        match self {
+            Self::Policy(errors) => errors.to_json(),
+            _ => Value::Null,
+        }
+    }
+}
+
+impl fmt::Debug for Appliance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Appliance")
+            .field("file", &self.file)
+            .field("workers", &self.shared.workers.len())
+            .field("ports", &self.ports)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Appliance {
+    /// A handle on the appliance of `parts`, whose ports count nothing by themselves.
+    pub fn new(parts: Parts) -> Self {
+        let names = parts.shared.policy.with(Names::of);
+        let ports = parts.ports.len();
+        Self {
+            shared: parts.shared,
+            commands: parts.commands,
+            port_stats: Box::new(move || vec![NicStats::default(); ports]),
+            ports: parts.ports,
+            file: parts.file,
+            started: parts.policy.clone(),
+            current: Mutex::new(parts.policy),
+            reloading: Mutex::new(()),
+            state: Mutex::new(ReloadState {
+                successful: true,
+                last_success: unix_time(),
+            }),
+            names: Mutex::new(vec![Arc::new(names)]),
+        }
+    }
+
+    /// Asks `port_stats` for what the ports count. It is called from several threads.
+    pub fn with_port_stats(mut self, port_stats: PortStats) -> Self {
+        self.port_stats = port_stats;
+        self
+    }
+
+    /// What all threads share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The policy file that the appliance started with.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Policy {
+        self.current.lock().clone()
+    }
+
+    /// Number of the policy in force.
+    pub fn generation(&self) -> u32 {
+        self.names.lock().last().map_or(0, |names| names.generation)
+    }
+
+    /// Most flows that the appliance keeps: set at start.
+    pub fn limit(&self) -> u32 {
+        self.started.conntrack.max
+    }
+
+    /// How the last reload went.
+    pub fn reload_state(&self) -> ReloadState {
+        *self.state.lock()
+    }
+
+    /// What the rules of policy number `generation` are called, if it was in force lately.
+    pub(super) fn names(&self, generation: u32) -> Option<Arc<Names>> {
+        let names = self.names.lock();
+        names
+            .iter()
+            .find(|names| names.generation == generation)
+            .cloned()
+    }
+
+    /// Puts the policy in the file at `path` in force, or the file of the start, read again. All
+    /// of it or nothing; flows live on, and rules that did not change keep their counts.
+    ///
+    /// Waits until every worker has left the old policy, so it must not run on a worker's thread.
+    pub fn reload(&self, path: Option<&Path>) -> Result<ReloadReport, ReloadError> {
+        let _turn = self.reloading.try_lock_for(TURN).ok_or(ReloadError::Busy)?;
+        let result = self.replace(path.unwrap_or(&self.file));
+        let mut state = self.state.lock();
+        state.successful = result.is_ok();
+        if result.is_ok() {
+            state.last_success = unix_time();
+        }
+        result
+    }
+
+    fn replace(&self, path: &Path) -> Result<ReloadReport, ReloadError> {
+        let checked = policy::load(path).map_err(ReloadError::Policy)?;
+        let mut differences = restart_needed(&self.started, &checked.model);
+        let ports: Vec<String> = differences
+            .extract_if(.., |what| what.starts_with("ports"))
+            .collect();
+        if !ports.is_empty() {
+            return Err(ReloadError::Ports(ports));
+        }
+        let (before, after) = (self.limit(), checked.model.conntrack.max);
+        if before != after {
+            differences.push(format!("conntrack.max: {before} became {after}"));
+        }
+        let generation = self.generation() + 1;
+        let workers = self.shared.workers.len();
+        let compiled = policy::compile(&checked.model, generation, workers);
+        // Known before the first packet is judged by it, so that its log lines find their names.
+        self.remember(Names::of(&compiled));
+        publish(&self.shared.policy, compiled);
+        let report = ReloadReport {
+            generation,
+            rules: rules(&checked.model),
+            restart_needed: differences,
+            warnings: checked.warnings_json(),
+            warnings_text: checked.render_warnings(),
+        };
+        *self.current.lock() = checked.model;
+        Ok(report)
+    }
+
+    fn remember(&self, names: Names) {
+        let mut known = self.names.lock();
+        if known.len() > 1 {
+            known.remove(0);
+        }
+        known.push(Arc::new(names));
+    }
+}
+
+fn publish(policy: &Rcu<Compiled>, new: Compiled) {
+    policy.replace(new, |old, new| new.carry_from(old));
+}
+
+/// How many rules a policy has; chains' policies are none.
+pub fn rules(policy: &Policy) -> usize {
+    let chains = policy.chains.iter().map(|chain| chain.rules.len());
+    policy.raw.len() + chains.sum::<usize>()
+}

@@ -1,0 +1,91 @@
+//! Flows of all shards, asked for in pieces through the workers' mailboxes.
+//!
+//! A worker answers at most one request a loop, with at most a few hundred entries, so a listing
+//! of any length never holds packets up. Nothing is locked meanwhile: flows that come and go
+//! during a listing may or may not be in it. Concurrency: any number of threads may ask at once.
+
+use super::appliance::Appliance;
+use crate::conntrack::record::FlowRecord;
+use crate::conntrack::shard::Cursor;
+use crate::dataplane::command::{Command, Listed};
+use crossbeam::channel::{RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// How long a worker may take for one piece. Workers loop within microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why flows could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerError {
+    /// It ended.
+    #[error("worker {0} has stopped")]
+    Stopped(usize),
+    /// It does not come round.
+    #[error("worker {0} did not answer within {secs} seconds", secs = PATIENCE.as_secs())]
+    Busy(usize),
+}
+
+impl Appliance {
+    /// Gives every flow to `sink` until it says break. Addresses of one family come before the
+    /// other's, worker by worker.
+    pub fn list(
+        &self,
+        mut sink: impl FnMut(FlowRecord) -> ControlFlow<()>,
+    ) -> Result<(), WorkerError> {
+        self.walk(
+            |cursor, reply| Command::List { cursor, reply },
+            |listed| listed.flows.into_iter().try_for_each(&mut sink),
+        )
+    }
+
+    /// Ends every flow; returns how many.
+    pub fn flush(&self) -> Result<u64, WorkerError> {
+        let mut ended = 0;
+        self.walk(
+            |cursor, reply| Command::Flush { cursor, reply },
+            |listed| {
+                ended += u64::from(listed.count);
+                ControlFlow::Continue(())
+            },
+        )?;
+        Ok(ended)
+    }
+
+    /// How many flows there are.
+    pub fn count(&self) -> u64 {
+        // Deletions first: a flow that comes and goes in between must not count below zero.
+        let ended = self.sum(|worker| &worker.path.ct.delete);
+        let begun = self.sum(|worker| &worker.path.ct.insert);
+        begun.saturating_sub(ended)
+    }
+
+    fn walk(
+        &self,
+        request: impl Fn(Cursor, Sender<Listed>) -> Command,
+        mut take: impl FnMut(Listed) -> ControlFlow<()>,
+    ) -> Result<(), WorkerError> {
+        for (worker, mailbox) in self.commands.iter().enumerate() {
+            let mut cursor = Some(Cursor::default());
+            while let Some(at) = cursor {
+                // A channel for each request: if the worker ends with it, the channel says so.
+                let (reply, answer) = bounded(1);
+                mailbox.send_timeout(request(at, reply), PATIENCE).map_err(
+                    |error| match error {
+                        SendTimeoutError::Timeout(_) => WorkerError::Busy(worker),
+                        SendTimeoutError::Disconnected(_) => WorkerError::Stopped(worker),
+                    },
+                )?;
+                let listed = answer.recv_timeout(PATIENCE).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => WorkerError::Busy(worker),
+                    RecvTimeoutError::Disconnected => WorkerError::Stopped(worker),
+                })?;
+                cursor = listed.next;
+                if take(listed).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,275 @@
+//! Prometheus metrics: every name once, read from the workers' counters at each scrape.
+//!
+//! Life-cycle: a [`Metrics`] lives as long as the control thread. Concurrency: a scrape reads
+//! counters that have one writer each; it costs the workers nothing. The rules' counts are read
+//! under the lock that a reload takes, so a scrape runs on a helper thread.
+
+use super::appliance::Appliance;
+use super::health::Health;
+use super::snapshot::{VERSION, seconds};
+use crate::base::counter::Counter;
+use crate::conntrack::shard::CtCounters;
+use crate::pipeline::{Counters, DropReason};
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Declares every metric once.
+macro_rules! metrics {
+    ($($id:ident $kind:ident $name:literal $help:literal)*) => {
+        #[derive(Clone, Copy)]
+        enum Id { $($id),* }
+
+        /// Every metric that a scrape exports.
+        pub const NAMES: &[&str] = &[$($name),*];
+
+        const HELP: &[&str] = &[$($help),*];
+
+        const KINDS: &[MetricType] = &[$(MetricType::$kind),*];
+    };
+}
+
+metrics! {
+    BuildInfo GAUGE "shardwall_build_info" "Always 1; the version that runs is its label."
+    Entries GAUGE "shardwall_conntrack_entries" "Flows in the table."
+    EntriesLimit GAUGE "shardwall_conntrack_entries_limit" "Most flows that the table holds."
+    Found COUNTER "shardwall_conntrack_found_total" "Lookups that found a flow."
+    New COUNTER "shardwall_conntrack_new_total" "Packets that could start a flow."
+    Invalid COUNTER "shardwall_conntrack_invalid_total" "Packets judged INVALID."
+    Insert COUNTER "shardwall_conntrack_insert_total" "Flows entered into the table."
+    InsertFailed COUNTER "shardwall_conntrack_insert_failed_total" "Flows for which the index had no room."
+    CtDrop COUNTER "shardwall_conntrack_drop_total" "Packets dropped because the table was full."
+    Delete COUNTER "shardwall_conntrack_delete_total" "Flows that ended."
+    IcmpError COUNTER "shardwall_conntrack_icmp_error_total" "ICMP errors that quote no known flow."
+    Received COUNTER "shardwall_received_packets_total" "Packets taken from ports."
+    Forwarded COUNTER "shardwall_forwarded_packets_total" "Packets handed to ports."
+    Punted COUNTER "shardwall_punted_packets_total" "Packets given to the host's own stack."
+    Generated COUNTER "shardwall_generated_packets_total" "Packets that the firewall made itself."
+    Drops COUNTER "shardwall_drop_packets_total" "Dropped packets by reason."
+    RxPackets COUNTER "shardwall_port_rx_packets_total" "Packets taken from the port."
+    RxBytes COUNTER "shardwall_port_rx_bytes_total" "Bytes taken from the port."
+    TxPackets COUNTER "shardwall_port_tx_packets_total" "Packets handed to the port."
+    TxBytes COUNTER "shardwall_port_tx_bytes_total" "Bytes handed to the port."
+    Missed COUNTER "shardwall_port_missed_packets_total" "Packets that found the port's receive queues full."
+    HitPackets COUNTER "shardwall_policy_hits_packets_total" "Packets that matched the rule."
+    HitBytes COUNTER "shardwall_policy_hits_bytes_total" "Bytes of the packets that matched the rule."
+    Cycles COUNTER "shardwall_worker_cycles_seconds_total" "Time in loops that moved something (busy) or found nothing (idle)."
+    Handoff COUNTER "shardwall_worker_handoff_packets_total" "Packets handed to other workers (out) or taken from them (in)."
+    Generation GAUGE "shardwall_config_generation" "Number of the policy in force."
+    ReloadSuccessful GAUGE "shardwall_config_last_reload_successful" "Whether the last reload worked."
+    ReloadSuccess GAUGE "shardwall_config_last_reload_success_timestamp_seconds" "When a reload worked last; the start counts."
+}
+
+/// Finds a counter.
+type Of<T> = fn(&T) -> &Counter;
+
+/// What a value is labelled with.
+type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// The families of one scrape.
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn new() -> Self {
+        let all = NAMES.iter().zip(HELP).zip(KINDS);
+        let all = all.map(|((name, help), kind)| {
+            let mut family = MetricFamily::default();
+            family.set_name((*name).to_owned());
+            family.set_help((*help).to_owned());
+            family.set_field_type(*kind);
+            family
+        });
+        Self(all.collect())
+    }
+
+    fn add(&mut self, id: Id, labels: Labels<'_>, value: f64) {
+        let labels = labels.iter().map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut metric = proto::Metric::from_label(labels.collect());
+        match KINDS[id as usize] {
+            MetricType::COUNTER => {
+                let mut counter = proto::Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            _ => {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+        self.0[id as usize].mut_metric().push(metric);
+    }
+}
+
+/// Reads the appliance at each scrape.
+struct Reader {
+    appliance: Arc<Appliance>,
+    descs: Vec<Desc>,
+}
+
+impl Collector for Reader {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut out = Families::new();
+        let appliance = &self.appliance;
+        out.add(Id::BuildInfo, &[("version", VERSION)], 1.0);
+        tracking(appliance, &mut out);
+        packets(appliance, &mut out);
+        ports(appliance, &mut out);
+        for rule in appliance.rules() {
+            let name = format!("{}/{}", rule.chain, rule.rule);
+            let labels: Labels<'_> = &[("rule", &name)];
+            out.add(Id::HitPackets, labels, rule.packets as f64);
+            out.add(Id::HitBytes, labels, rule.bytes as f64);
+        }
+        workers(appliance, &mut out);
+        let reload = appliance.reload_state();
+        let successful = f64::from(u8::from(reload.successful));
+        out.add(Id::Generation, &[], f64::from(appliance.generation()));
+        out.add(Id::ReloadSuccessful, &[], successful);
+        out.add(Id::ReloadSuccess, &[], reload.last_success);
+        out.0
+    }
+}
+
+fn tracking(appliance: &Appliance, out: &mut Families) {
+    for (at, proto) in ["tcp", "udp", "other"].into_iter().enumerate() {
+        let entries = appliance.sum(|worker| &worker.path.ct.entries[at]);
+        out.add(Id::Entries, &[("proto", proto)], entries as f64);
+    }
+    out.add(Id::EntriesLimit, &[], f64::from(appliance.limit()));
+    let counters: [(Id, Of<CtCounters>); 8] = [
+        (Id::Found, |ct| &ct.found),
+        (Id::New, |ct| &ct.new),
+        (Id::Invalid, |ct| &ct.invalid),
+        (Id::Insert, |ct| &ct.insert),
+        (Id::InsertFailed, |ct| &ct.insert_failed),
+        (Id::CtDrop, |ct| &ct.drop),
+        (Id::Delete, |ct| &ct.delete),
+        (Id::IcmpError, |ct| &ct.icmp_error),
+    ];
+    for (id, counter) in counters {
+        let value = appliance.sum(|worker| counter(&worker.path.ct));
+        out.add(id, &[], value as f64);
+    }
+}
+
+fn packets(appliance: &Appliance, out: &mut Families) {
+    let counters: [(Id, Of<Counters>); 4] = [
+        (Id::Received, |path| &path.received),
+        (Id::Forwarded, |path| &path.forwarded),
+        (Id::Punted, |path| &path.punted),
+        (Id::Generated, |path| &path.generated),
+    ];
+    for (id, counter) in counters {
+        let value = appliance.sum(|worker| counter(&worker.path));
+        out.add(id, &[], value as f64);
+    }
+    for reason in DropReason::ALL {
+        let count = appliance.sum(|worker| &worker.path.drops[*reason as usize]);
+        out.add(Id::Drops, &[("reason", reason.name())], count as f64);
+    }
+}
+
+fn ports(appliance: &Appliance, out: &mut Families) {
+    for row in appliance.ports() {
+        let labels: Labels<'_> = &[("port", &row.port.name)];
+        out.add(Id::RxPackets, labels, row.rx_packets as f64);
+        out.add(Id::RxBytes, labels, row.rx_bytes as f64);
+        out.add(Id::TxPackets, labels, row.tx_packets as f64);
+        out.add(Id::TxBytes, labels, row.tx_bytes as f64);
+        out.add(Id::Missed, labels, row.nic.missed as f64);
+    }
+}
+
+fn workers(appliance: &Appliance, out: &mut Families) {
+    for (worker, counters) in appliance.shared.workers.iter().enumerate() {
+        let worker = worker.to_string();
+        let kind = |kind| [("worker", worker.as_str()), ("kind", kind)];
+        let direction = |way| [("worker", worker.as_str()), ("direction", way)];
+        out.add(Id::Cycles, &kind("busy"), seconds(&counters.busy_nanos));
+        out.add(Id::Cycles, &kind("idle"), seconds(&counters.idle_nanos));
+        let (taken, given) = (counters.handed_in.get(), counters.handed_out.get());
+        out.add(Id::Handoff, &direction("in"), taken as f64);
+        out.add(Id::Handoff, &direction("out"), given as f64);
+    }
+}
+
+/// The metrics of one appliance.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    limit: Arc<Scrapes>,
+}
+
+/// Scrapes at once: more would only pile up behind one another.
+const SCRAPES: usize = 4;
+
+#[derive(Debug, Default)]
+struct Scrapes(AtomicUsize);
+
+impl Metrics {
+    /// Those of `appliance`.
+    pub fn new(appliance: Arc<Appliance>) -> prometheus::Result<Self> {
+        let descs = NAMES.iter().zip(HELP).map(|(name, help)| {
+            Desc::new((*name).into(), (*help).into(), Vec::new(), HashMap::new())
+        });
+        let descs = descs.collect::<prometheus::Result<_>>()?;
+        let registry = Registry::new();
+        registry.register(Box::new(Reader { appliance, descs }))?;
+        Ok(Self {
+            registry,
+            limit: Arc::default(),
+        })
+    }
+
+    /// One scrape, in Prometheus' text format.
+    pub fn scrape(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// `/metrics` and `/healthz`.
+    pub(super) fn router(self, health: Arc<Health>) -> Router {
+        Router::new()
+            .route("/metrics", get(move || self.respond()))
+            .route("/healthz", get(async move || health.respond()))
+    }
+
+    async fn respond(self) -> Response {
+        if self.limit.0.fetch_add(1, Ordering::Relaxed) >= SCRAPES {
+            self.limit.0.fetch_sub(1, Ordering::Relaxed);
+            return (StatusCode::SERVICE_UNAVAILABLE, "too many scrapes\n").into_response();
+        }
+        let limit = self.limit.clone();
+        let scraped = tokio::task::spawn_blocking(move || {
+            let scraped = self.scrape();
+            limit.0.fetch_sub(1, Ordering::Relaxed);
+            scraped
+        });
+        match scraped.await {
+            Ok(Ok(text)) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
+            Ok(Err(error)) => failure(&error),
+            Err(error) => failure(&error),
+        }
+    }
+}
+
+fn failure(error: &dyn std::error::Error) -> Response {
+    tracing::error!(%error, "metrics: a scrape failed");
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+}

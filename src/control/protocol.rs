@@ -1,0 +1,137 @@
+//! What travels over the API socket: one JSON object a line.
+//!
+//! A client sends a [`Request`]; the answer is any number of lines `{"row": …}`, then one line
+//! `{"done":true,"count":N}` or `{"error":"…"}`. A connection serves one request after another.
+
+use crate::conntrack::record::FlowRecord;
+use crate::conntrack::types::proto;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// Longest request, its newline not counted.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// What a client may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Are you there? No rows.
+    Ping {},
+    /// Put a policy in force; one row, a [`super::ReloadReport`].
+    Reload {
+        /// The policy file; that of the start, if none is given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+    /// The flows; a row for each, a [`FlowRecord`].
+    ConntrackList(Filter),
+    /// How many flows there are; no rows.
+    ConntrackCount {},
+    /// End all flows; no rows, `count` says how many.
+    ConntrackFlush {},
+    /// One row, a [`super::snapshot::Stats`].
+    Stats {},
+    /// A row for each reason, a [`super::snapshot::DropRow`].
+    Drops {},
+    /// A row for each rule, a [`super::snapshot::RuleRow`].
+    Rules {},
+    /// A row for each port, a [`super::snapshot::PortRow`].
+    Ports {},
+    /// A row for each worker, a [`super::snapshot::WorkerRow`].
+    Workers {},
+}
+
+/// Which flows to list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// Of this family only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
+    /// Of this protocol only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proto: Option<u8>,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Filter {
+    /// Whether `flow` is wanted.
+    pub fn matches(&self, flow: &FlowRecord) -> bool {
+        let family = self.family.is_none_or(|family| {
+            let v6 = family == Family::Ipv6;
+            flow.is_v6() == v6
+        });
+        family && self.proto.is_none_or(|proto| flow.proto == proto)
+    }
+}
+
+/// A line of an answer with something in it.
+#[derive(Debug, Serialize)]
+pub(super) struct Row<'a, T> {
+    pub(super) row: &'a T,
+}
+
+/// The end of an answer that worked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Always true.
+    pub done: bool,
+    /// How many there were: rows, flows counted, flows ended.
+    pub count: u64,
+}
+
+/// The end of an answer that did not.
+#[derive(Debug, Serialize)]
+pub(super) struct Failed {
+    pub(super) error: String,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub(super) diagnostics: Value,
+}
+
+/// Any line of an answer, as a client reads it.
+#[derive(Debug, Deserialize)]
+#[serde(bound = "T: Deserialize<'de>")]
+pub(super) struct Line<T> {
+    #[serde(default)]
+    pub(super) row: Option<T>,
+    #[serde(default)]
+    pub(super) done: bool,
+    #[serde(default)]
+    pub(super) count: u64,
+    #[serde(default)]
+    pub(super) error: Option<String>,
+    #[serde(default)]
+    pub(super) diagnostics: Value,
+}
+
+/// What conntrack(8) calls a protocol; `None` for those that it calls unknown.
+pub fn proto_name(number: u8) -> Option<&'static str> {
+    Some(match number {
+        proto::ICMP => "icmp",
+        proto::TCP => "tcp",
+        proto::UDP => "udp",
+        proto::DCCP => "dccp",
+        proto::GRE => "gre",
+        proto::ICMPV6 => "icmpv6",
+        proto::SCTP => "sctp",
+        proto::UDPLITE => "udplite",
+        _ => return None,
+    })
+}
+
+/// The protocol that conntrack(8)'s `-p` means: one of its names, in any case, or a number.
+pub fn proto_number(word: &str) -> Option<u8> {
+    (0..=255)
+        .find(|number| proto_name(*number).is_some_and(|name| name.eq_ignore_ascii_case(word)))
+        .or_else(|| word.parse().ok())
+}

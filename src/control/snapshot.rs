@@ -1,0 +1,249 @@
+//! What commands show: plain values taken from the counters at one moment, in the form that
+//! travels over the API socket and that `--format json` prints.
+//!
+//! Concurrency: every counter is read at some recent value; sums over workers are not one instant.
+
+use super::appliance::{Appliance, NicStats, PortView, ReloadState};
+use crate::base::counter::Counter;
+use crate::conntrack::shard::CtCounters;
+use crate::dataplane::shared::WorkerCounters;
+use crate::pipeline::{Counters, DropReason};
+use serde::{Deserialize, Serialize};
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The appliance as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Version of the running binary.
+    pub version: String,
+    /// Seconds since start.
+    pub uptime: u64,
+    /// How many workers run.
+    pub workers: usize,
+    /// Number of the policy in force.
+    pub generation: u32,
+    /// How the last reload went.
+    pub reload: ReloadState,
+    /// Frames.
+    pub packets: PacketStats,
+    /// Tracking.
+    pub conntrack: ConntrackStats,
+}
+
+/// Where frames went: `received = forwarded + dropped + punted` at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketStats {
+    /// Taken from ports.
+    pub received: u64,
+    /// Given to ports.
+    pub forwarded: u64,
+    /// Dropped, for whatever reason.
+    pub dropped: u64,
+    /// Given to the host.
+    pub punted: u64,
+    /// Made by the firewall itself, beside the balance.
+    pub generated: u64,
+}
+
+/// The tracker's counts, in netfilter's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names are netfilter's; see CtCounters
+pub struct ConntrackStats {
+    pub entries: u64,
+    pub limit: u32,
+    pub found: u64,
+    pub new: u64,
+    pub invalid: u64,
+    pub insert: u64,
+    pub insert_failed: u64,
+    pub drop: u64,
+    pub delete: u64,
+    pub icmp_error: u64,
+}
+
+/// Packets dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRow {
+    /// The reason's name.
+    pub reason: String,
+    /// Packets.
+    pub count: u64,
+    /// What the reason means.
+    pub meaning: String,
+}
+
+/// A rule and what it counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleRow {
+    /// Its chain; `raw` before tracking.
+    pub chain: String,
+    /// Its name; `policy` for what the chain does at its end.
+    pub rule: String,
+    /// Packets that matched.
+    pub packets: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// What it does.
+    pub action: String,
+}
+
+/// A port and its traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRow {
+    /// What it is.
+    #[serde(flatten)]
+    pub port: PortView,
+    /// Frames taken from it.
+    pub rx_packets: u64,
+    /// Bytes of these.
+    pub rx_bytes: u64,
+    /// Frames given to it.
+    pub tx_packets: u64,
+    /// Bytes of these.
+    pub tx_bytes: u64,
+    /// What it counts itself.
+    #[serde(flatten)]
+    pub nic: NicStats,
+}
+
+/// A worker and its load.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Its number.
+    pub worker: usize,
+    /// Flows that it owns.
+    pub flows: u64,
+    /// Frames that it took from ports.
+    pub received: u64,
+    /// Frames that it handed to other workers.
+    pub handed_out: u64,
+    /// Frames that other workers handed to it.
+    pub handed_in: u64,
+    /// Seconds in loops that moved something.
+    pub busy_seconds: f64,
+    /// Seconds in loops that found nothing.
+    pub idle_seconds: f64,
+    /// Loops.
+    pub loops: u64,
+    /// Log lines lost because the control thread fell behind.
+    pub log_lost: u64,
+}
+
+impl Appliance {
+    /// The sum of a counter over the workers.
+    pub(super) fn sum(&self, counter: impl Fn(&WorkerCounters) -> &Counter) -> u64 {
+        let workers = self.shared.workers.iter();
+        workers.map(|worker| counter(worker).get()).sum()
+    }
+
+    /// The appliance as a whole.
+    pub fn stats(&self) -> Stats {
+        let path = |counter: fn(&Counters) -> &Counter| self.sum(|worker| counter(&worker.path));
+        let ct = |counter: fn(&CtCounters) -> &Counter| self.sum(|w| counter(&w.path.ct));
+        Stats {
+            version: VERSION.into(),
+            // The clock's first reading is one second.
+            uptime: (self.shared.clock.now().nanos() / 1_000_000_000).saturating_sub(1),
+            workers: self.shared.workers.len(),
+            generation: self.generation(),
+            reload: self.reload_state(),
+            packets: PacketStats {
+                received: path(|c| &c.received),
+                forwarded: path(|c| &c.forwarded),
+                dropped: self
+                    .shared
+                    .workers
+                    .iter()
+                    .map(|w| w.path.dropped_total())
+                    .sum(),
+                punted: path(|c| &c.punted),
+                generated: path(|c| &c.generated),
+            },
+            conntrack: ConntrackStats {
+                entries: self.count(),
+                limit: self.limit(),
+                found: ct(|c| &c.found),
+                new: ct(|c| &c.new),
+                invalid: ct(|c| &c.invalid),
+                insert: ct(|c| &c.insert),
+                insert_failed: ct(|c| &c.insert_failed),
+                drop: ct(|c| &c.drop),
+                delete: ct(|c| &c.delete),
+                icmp_error: ct(|c| &c.icmp_error),
+            },
+        }
+    }
+
+    /// Drops by reason, all reasons, in their order.
+    pub fn drops(&self) -> Vec<DropRow> {
+        let reasons = DropReason::ALL.iter();
+        reasons
+            .map(|reason| DropRow {
+                reason: reason.name().into(),
+                count: self.sum(|worker| &worker.path.drops[*reason as usize]),
+                meaning: reason.text().into(),
+            })
+            .collect()
+    }
+
+    /// The rules in force, `forward` first, then the other chains, then `raw`.
+    pub fn rules(&self) -> Vec<RuleRow> {
+        self.shared.policy.with(|policy| {
+            let rules = policy.rules();
+            rules
+                .map(|rule| RuleRow {
+                    chain: rule.chain.into(),
+                    rule: rule.name.into(),
+                    packets: rule.packets,
+                    bytes: rule.bytes,
+                    action: rule.action.into(),
+                })
+                .collect()
+        })
+    }
+
+    /// The ports, in the policy's order.
+    pub fn ports(&self) -> Vec<PortRow> {
+        let nics = (self.port_stats)();
+        let ports = self.ports.iter().enumerate();
+        ports
+            .map(|(at, port)| PortRow {
+                port: port.clone(),
+                rx_packets: self.sum(|worker| &worker.ports[at].rx.packets),
+                rx_bytes: self.sum(|worker| &worker.ports[at].rx.bytes),
+                tx_packets: self.sum(|worker| &worker.ports[at].tx.packets),
+                tx_bytes: self.sum(|worker| &worker.ports[at].tx.bytes),
+                nic: nics.get(at).copied().unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> Vec<WorkerRow> {
+        let workers = self.shared.workers.iter().enumerate();
+        workers
+            .map(|(worker, counters)| {
+                let ct = &counters.path.ct;
+                let ended = ct.delete.get();
+                WorkerRow {
+                    worker,
+                    flows: ct.insert.get().saturating_sub(ended),
+                    received: counters.path.received.get(),
+                    handed_out: counters.handed_out.get(),
+                    handed_in: counters.handed_in.get(),
+                    busy_seconds: seconds(&counters.busy_nanos),
+                    idle_seconds: seconds(&counters.idle_nanos),
+                    loops: counters.loops.get(),
+                    log_lost: counters.log_lost.get(),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Nanoseconds as seconds.
+pub(super) fn seconds(nanos: &Counter) -> f64 {
+    nanos.get() as f64 / 1e9
+}

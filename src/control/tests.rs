@@ -1,0 +1,582 @@
+//! The control side as a whole: an appliance in memory with real worker threads.
+
+use super::listeners::ApiListener;
+use super::metrics::{Metrics, NAMES};
+use super::protocol::{Family, Filter, MAX_REQUEST};
+use super::snapshot::{DropRow, PortRow, RuleRow, Stats, WorkerRow};
+use super::testbed::{Bed, Folder, RULES, mode, wait};
+use super::{Client, ClientError, ReloadError, ReloadReport, Request, StartError};
+use crate::conntrack::record::FlowRecord;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::ControlFlow;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+fn flows(bed: &Bed) -> Vec<FlowRecord> {
+    let mut all = Vec::new();
+    bed.appliance
+        .list(|flow| {
+            all.push(flow);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    all
+}
+
+fn hits(bed: &Bed, rule: &str) -> (u64, u64) {
+    let rules = bed.appliance.rules();
+    let row = rules.iter().find(|row| row.rule == rule).unwrap();
+    (row.packets, row.bytes)
+}
+
+#[test]
+fn flows_of_all_workers_are_listed_counted_and_flushed() {
+    let bed = Bed::new(2);
+    (0..700).for_each(|host| bed.send(host));
+    let sources: BTreeSet<_> = flows(&bed).iter().map(|flow| flow.original.src).collect();
+    assert_eq!(sources.len(), 700);
+    assert_eq!(bed.appliance.count(), 700);
+    let shares: Vec<u64> = bed
+        .appliance
+        .workers()
+        .iter()
+        .map(|row| row.flows)
+        .collect();
+    assert!(shares.iter().all(|share| *share > 250), "{shares:?}");
+
+    let mut seen = 0;
+    let broken_off = bed.appliance.list(|_| {
+        seen += 1;
+        ControlFlow::Break(())
+    });
+    assert_eq!((broken_off, seen), (Ok(()), 1));
+
+    assert_eq!(bed.appliance.flush(), Ok(700));
+    assert_eq!((bed.appliance.count(), flows(&bed).len()), (0, 0));
+    assert_eq!(bed.appliance.flush(), Ok(0));
+}
+
+#[test]
+fn a_worker_that_has_stopped_is_named() {
+    let mut bed = Bed::new(2);
+    bed.stop();
+    let error = bed.appliance.flush().unwrap_err();
+    assert_eq!(error.to_string(), "worker 0 has stopped");
+}
+
+#[test]
+fn a_reload_takes_effect_under_traffic_and_unchanged_rules_keep_their_counts() {
+    let bed = Bed::new(2);
+    (0..20).for_each(|host| bed.send(host));
+    assert_eq!(hits(&bed, "outbound").0, 20);
+    let kept = hits(&bed, "outbound");
+
+    let blocked = RULES.replace(
+        "- { name: known",
+        "- { name: no-dns, proto: udp, dport: 53, action: drop }\n      - { name: known",
+    );
+    bed.write_policy(&blocked);
+    let report = bed.appliance.reload(None).unwrap();
+    assert_eq!((report.generation, report.rules), (2, 3));
+    assert_eq!(report.restart_needed, Vec::<String>::new());
+    (100..110).for_each(|host| bed.send(host));
+    assert_eq!(hits(&bed, "no-dns").0, 10);
+    assert_eq!(hits(&bed, "outbound"), kept);
+    assert_eq!((bed.sent(), bed.appliance.count()), (20, 20));
+    let stats = bed.appliance.stats();
+    assert_eq!((stats.generation, stats.packets.dropped), (2, 10));
+}
+
+#[test]
+fn a_reload_with_an_error_changes_nothing_and_says_why() {
+    let bed = Bed::new(1);
+    bed.write_policy(&RULES.replace("action: accept }", "action: acept }"));
+    let error = bed.appliance.reload(None).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("acept") && text.contains("policy.yaml:"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("policy not reloaded: 1 error; the policy from before stays in force"),
+        "{text}"
+    );
+    assert_eq!(error.diagnostics()[0]["severity"], "error");
+    assert!(!bed.appliance.reload_state().successful);
+    assert_eq!(bed.appliance.generation(), 1);
+    bed.send(1);
+    assert_eq!((bed.sent(), hits(&bed, "outbound").0), (1, 1));
+
+    // Another file, given by name, is not what the next reload reads.
+    let other = bed.folder.join("other.yaml");
+    let text = fs::read_to_string(bed.appliance.file()).unwrap();
+    fs::write(&other, text.replace("acept", "accept")).unwrap();
+    assert_eq!(bed.appliance.reload(Some(&other)).unwrap().generation, 2);
+    assert!(bed.appliance.reload_state().successful);
+    assert!(matches!(
+        bed.appliance.reload(None),
+        Err(ReloadError::Policy(_))
+    ));
+    let missing = bed.folder.join("nowhere.yaml");
+    let error = bed.appliance.reload(Some(&missing)).unwrap_err();
+    assert!(error.to_string().contains("cannot read"), "{error}");
+}
+
+#[test]
+fn a_reload_says_what_needs_a_restart() {
+    let bed = Bed::new(1);
+    let text = fs::read_to_string(bed.appliance.file()).unwrap();
+    let changed = text
+        .replace("workers: 1", "workers: 2")
+        .replace("chains:", "conntrack: { max: 1000 }\nchains:");
+    fs::write(bed.appliance.file(), &changed).unwrap();
+    // Until the restart, every reload says so.
+    for generation in [2, 3] {
+        let report = bed.appliance.reload(None).unwrap();
+        assert_eq!(report.generation, generation);
+        assert_eq!(
+            report.restart_needed,
+            [
+                "system.workers: 1 workers became 2 workers",
+                "conntrack.max: 262144 became 1000"
+            ]
+        );
+    }
+    assert_eq!(bed.appliance.limit(), 262_144, "what is in force");
+
+    fs::write(bed.appliance.file(), text.replace("net_null1", "net_null2")).unwrap();
+    let error = bed.appliance.reload(None).unwrap_err().to_string();
+    assert!(
+        error.contains("ports can only change with a restart"),
+        "{error}"
+    );
+    assert!(
+        error.contains("ports.wan.device: net_null1 became net_null2"),
+        "{error}"
+    );
+    assert_eq!(bed.appliance.generation(), 3);
+}
+
+/// The metrics in a scrape's text, without labels.
+fn exported(text: &str) -> BTreeSet<&str> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| line.split(['{', ' ']).next().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_scrape_exports_exactly_the_declared_names() {
+    let bed = Bed::new(2);
+    bed.send(1);
+    let metrics = Metrics::new(bed.appliance.clone()).unwrap();
+    let text = metrics.scrape().unwrap();
+    assert_eq!(exported(&text), NAMES.iter().copied().collect());
+    for line in [
+        "shardwall_received_packets_total 1",
+        "shardwall_conntrack_insert_total 1",
+        "shardwall_conntrack_entries_limit 262144",
+        "shardwall_drop_packets_total{reason=\"handoff-full\"} 0",
+        "shardwall_port_rx_packets_total{port=\"lan\"} 1",
+        "shardwall_port_missed_packets_total{port=\"wan\"} 0",
+        "shardwall_policy_hits_packets_total{rule=\"forward/outbound\"} 1",
+        "shardwall_policy_hits_packets_total{rule=\"forward/policy\"} 0",
+        "shardwall_config_generation 1",
+        "shardwall_config_last_reload_successful 1",
+        "# TYPE shardwall_conntrack_entries gauge",
+        "# TYPE shardwall_worker_cycles_seconds_total counter",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    for start in [
+        "shardwall_build_info{version=\"",
+        "shardwall_conntrack_entries{proto=\"udp\"} ",
+        "shardwall_worker_cycles_seconds_total{worker=\"1\",kind=\"busy\"} ",
+        "shardwall_worker_handoff_packets_total{worker=\"0\",direction=\"in\"} ",
+    ] {
+        let found = text.lines().any(|line| line.starts_with(start));
+        assert!(found, "{start}\n{text}");
+    }
+}
+
+fn http(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn every_request_is_answered_over_the_socket() {
+    let mut bed = Bed::new(2);
+    let metrics = bed.start_control();
+    (0..3).for_each(|host| bed.send(host));
+    let mut client = Client::connect(&bed.socket()).unwrap();
+    assert_eq!(client.count(&Request::Ping {}).unwrap(), 0);
+    assert_eq!(client.count(&Request::ConntrackCount {}).unwrap(), 3);
+    let list = |filter| Request::ConntrackList(filter);
+    let all: Vec<FlowRecord> = client.all(&list(Filter::default())).unwrap();
+    let sorted = |mut flows: Vec<FlowRecord>| {
+        flows.sort_by_key(|flow| flow.original.src);
+        flows
+            .iter()
+            .map(|flow| (flow.original, flow.reply, flow.proto))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sorted(all), sorted(flows(&bed)));
+    for (family, proto, expected) in [
+        (Some(Family::Ipv4), Some(17), 3),
+        (Some(Family::Ipv6), None, 0),
+        (None, Some(6), 0),
+    ] {
+        assert_eq!(
+            client.count(&list(Filter { family, proto })).unwrap(),
+            expected
+        );
+    }
+    let stats: Stats = client.one(&Request::Stats {}).unwrap();
+    assert_eq!((stats.packets.received, stats.conntrack.entries), (3, 3));
+    let drops: Vec<DropRow> = client.all(&Request::Drops {}).unwrap();
+    assert_eq!(drops, bed.appliance.drops());
+    let rules: Vec<RuleRow> = client.all(&Request::Rules {}).unwrap();
+    assert_eq!(rules, bed.appliance.rules());
+    let ports: Vec<PortRow> = client.all(&Request::Ports {}).unwrap();
+    assert_eq!(ports, bed.appliance.ports());
+    assert_eq!((ports[0].rx_packets, ports[1].tx_packets), (3, 3));
+    let workers: Vec<WorkerRow> = client.all(&Request::Workers {}).unwrap();
+    assert_eq!(workers.len(), 2);
+    assert_eq!(client.count(&Request::ConntrackFlush {}).unwrap(), 3);
+    let report: ReloadReport = client.one(&Request::Reload { path: None }).unwrap();
+    assert_eq!(report.generation, 2);
+    bed.write_policy(&RULES.replace("lan", "lam"));
+    match client.one::<ReloadReport>(&Request::Reload { path: None }) {
+        Err(ClientError::Refused {
+            message,
+            diagnostics,
+        }) => {
+            assert!(message.contains("lam"), "{message}");
+            assert_eq!(diagnostics.as_array().map(Vec::len), Some(1));
+        }
+        other => panic!("{other:?}"),
+    }
+
+    let scrape = http(metrics, "/metrics");
+    assert!(scrape.contains("text/plain; version=0.0.4"), "{scrape}");
+    assert!(
+        scrape.contains("\nshardwall_config_last_reload_successful 0"),
+        "{scrape}"
+    );
+    assert!(http(metrics, "/healthz").ends_with("\r\n\r\nok\n"));
+    assert!(http(metrics, "/").starts_with("HTTP/1.1 404"));
+
+    bed.stop();
+    assert!(!bed.socket().exists(), "cleaned up");
+    match Client::connect(&bed.socket()) {
+        Err(error @ ClientError::NotRunning(_)) => {
+            assert!(error.to_string().contains("systemctl start"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn bad_requests_are_answered_and_bounded() {
+    let mut bed = Bed::new(1);
+    bed.start_control();
+    let connect = || BufReader::new(UnixStream::connect(bed.socket()).unwrap());
+    let ask = |stream: &mut BufReader<UnixStream>, request: &[u8]| -> Value {
+        // A server that has seen enough may close before all is written.
+        let _ = stream.get_mut().write_all(request);
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
+    let mut stream = connect();
+    for garbage in [
+        &b"\n"[..],
+        b"hello\n",
+        b"\xff\xfe\0\n",
+        b"{}\n",
+        b"{\"cmd\":\"reboot\"}\n",
+        b"{\"cmd\":\"ping\",\"extra\":1}\n",
+        b"{\"cmd\":\"conntrack-list\",\"proto\":300}\n",
+        b"[[[[[[[[[[[[\n",
+    ] {
+        let answer = ask(&mut stream, garbage);
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.starts_with("not a request"), "{error}");
+    }
+    assert_eq!(
+        ask(&mut stream, b"{\"cmd\":\"ping\"}\n")["done"],
+        true,
+        "still usable"
+    );
+
+    let longest = format!("{{\"cmd\":\"ping\"}}{}\n", " ".repeat(MAX_REQUEST - 14));
+    assert_eq!(longest.len(), MAX_REQUEST + 1);
+    assert_eq!(ask(&mut stream, longest.as_bytes())["done"], true);
+    let answer = ask(&mut stream, &vec![b' '; 4 * MAX_REQUEST]);
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.contains("longer than 65536 bytes"), "{error}");
+    let mut rest = Vec::new();
+    assert_eq!(stream.read_to_end(&mut rest).unwrap_or(0), 0, "closed");
+
+    let held: Vec<_> = (0..super::api::CONNECTIONS)
+        .map(|_| {
+            let mut stream = connect();
+            ask(&mut stream, b"{\"cmd\":\"ping\"}\n");
+            stream
+        })
+        .collect();
+    let mut one_more = connect();
+    let answer = ask(&mut one_more, b"");
+    assert_eq!(answer["error"], "too many connections; try again");
+    drop(held);
+    wait(|| Client::connect(&bed.socket()).is_ok_and(|mut c| c.count(&Request::Ping {}).is_ok()));
+}
+
+#[test]
+fn the_socket_is_private_and_replaces_only_a_dead_one() {
+    let folder = Folder::new();
+    let path = folder.join("control.sock");
+    // What a crash leaves: a socket that nobody listens on.
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let first = ApiListener::bind(&path).unwrap();
+    assert_eq!(mode(&path), 0o600);
+    let left: Vec<_> = fs::read_dir(path.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left.len(), 2, "the socket and its lock: {left:?}");
+    match ApiListener::bind(&path) {
+        Err(error @ StartError::Running(_)) => {
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("another shardwall is running"),
+                "{error}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        UnixStream::connect(&path).is_ok(),
+        "the first one is unharmed"
+    );
+    drop(first);
+    assert!(!path.exists());
+
+    let long = folder.join(&"x".repeat(100));
+    let error = ApiListener::bind(&long).unwrap_err().to_string();
+    assert!(error.contains("control socket: cannot use /"), "{error}");
+
+    let alien = UnixListener::bind(&path).unwrap();
+    assert!(matches!(
+        ApiListener::bind(&path),
+        Err(StartError::Running(_))
+    ));
+    drop(alien);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "precious").unwrap();
+    assert!(matches!(
+        ApiListener::bind(&path),
+        Err(StartError::NotASocket(_))
+    ));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn a_taken_metrics_address_is_named_with_its_key() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bed = Bed::without_workers(1);
+    let mut system = bed.appliance.policy().system;
+    let address = taken.local_addr().unwrap();
+    system.metrics = Some(address);
+    let error = super::Listeners::bind(&system).unwrap_err().to_string();
+    assert!(error.contains(&address.to_string()), "{error}");
+    assert!(
+        error.contains("system.metrics") && error.contains("in use"),
+        "{error}"
+    );
+    system.metrics = None;
+    let listeners = super::Listeners::bind(&system).unwrap();
+    assert!(listeners.metrics().is_none());
+}
+
+#[test]
+fn clients_that_do_not_read_hold_up_nobody() {
+    let mut bed = Bed::new(1);
+    let metrics = bed.start_control();
+    (0..600).for_each(|host| bed.send(host));
+    let stall = || {
+        let mut stream = UnixStream::connect(bed.socket()).unwrap();
+        let requests = "{\"cmd\":\"conntrack-list\"}\n".repeat(50);
+        // Refused at once where all places are taken.
+        let _ = stream.write_all(requests.as_bytes());
+        stream
+    };
+    let stalled: Vec<_> = (0..8).map(|_| stall()).collect();
+    let mut client = Client::connect(&bed.socket()).unwrap();
+    let list = Request::ConntrackList(Filter::default());
+    assert_eq!(client.count(&list).unwrap(), 600);
+    assert!(http(metrics, "/metrics").starts_with("HTTP/1.1 200"));
+    drop(stalled);
+    // Those that hang up give their places back.
+    (0..5 * super::api::CONNECTIONS).for_each(|_| drop(stall()));
+    wait(|| Client::connect(&bed.socket()).is_ok_and(|mut c| c.count(&Request::Ping {}).is_ok()));
+    assert_eq!(client.count(&Request::ConntrackFlush {}).unwrap(), 600);
+}
+
+mod signals {
+    use super::{Bed, wait};
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::os::unix::net::UnixDatagram;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    /// Set in the process that is the target.
+    const TARGET: &str = "SHARDWALL_TEST_TARGET";
+
+    /// The appliance that the test below sends signals to: signals go to whole processes, so it
+    /// needs one of its own.
+    #[test]
+    fn target() {
+        if std::env::var_os(TARGET).is_none() {
+            return;
+        }
+        let mut bed = Bed::new(1);
+        bed.start_control();
+        let appliance = bed.appliance.clone();
+        wait(|| appliance.shared().stopping());
+        bed.stop();
+        assert!(!bed.socket().exists());
+    }
+
+    #[test]
+    fn signals_reload_and_stop_and_systemd_is_told() {
+        let folder = super::Folder::new();
+        let path = folder.join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "control::tests::signals::target"])
+            .env(TARGET, "1")
+            .env("NOTIFY_SOCKET", &path)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let told = || {
+            let mut buffer = [0; 1024];
+            let len = socket.recv(&mut buffer).unwrap();
+            String::from_utf8(buffer[..len].to_vec()).unwrap()
+        };
+        let send = |signal| kill_process(Pid::from_child(&child), signal).unwrap();
+        let ready = |generation| {
+            format!("READY=1\nSTATUS=1 worker, 0 of 262144 flows, policy generation {generation}\n")
+        };
+        assert_eq!(told(), ready(1));
+        send(Signal::HUP);
+        let reloading = told();
+        assert!(
+            reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+            "{reloading}"
+        );
+        assert_eq!(told(), ready(2));
+        send(Signal::TERM);
+        assert_eq!(told(), "STOPPING=1\n");
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+mod log {
+    use super::super::events::Writer;
+    use super::{Bed, RULES};
+    use crate::base::time::Now;
+    use parking_lot::Mutex;
+    use std::io::{self, Write};
+    use std::sync::Arc;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn captured(run: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, run);
+        let bytes = lines.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn logged_packets_are_written_with_their_names() {
+        let mut bed = Bed::new(1);
+        let mut writer = Writer::new(bed.events());
+        bed.send(7);
+        // Its line comes after the next policy is in force, and still finds its names.
+        bed.write_policy(
+            &RULES
+                .replace("outbound", "renamed")
+                .replace("prefix: out", "prefix: q"),
+        );
+        bed.appliance.reload(None).unwrap();
+        bed.send(8);
+        let text = captured(|| writer.drain(&bed.appliance, Now::from_secs(5)));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        for field in [
+            "prefix=\"out\" rule=\"forward/outbound\" verdict=\"accept\" iif=\"lan\" oif=\"wan\"",
+            "proto=udp src=10.0.0.7 dst=10.9.0.1 sport=4000 dport=53 state=\"new\" len=33",
+        ] {
+            assert!(lines[0].contains(field), "{field}\n{text}");
+        }
+        assert!(
+            lines[1].contains("prefix=\"q\" rule=\"forward/renamed\""),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn lines_are_limited_and_the_lost_are_told() {
+        let mut bed = Bed::new(1);
+        let mut writer = Writer::new(bed.events());
+        (0..1010).for_each(|host| bed.send(host));
+        let text = captured(|| {
+            writer.drain(&bed.appliance, Now::from_secs(5));
+            bed.send(2000);
+            writer.drain(&bed.appliance, Now::from_secs(6));
+            writer.drain(&bed.appliance, Now::from_secs(7));
+        });
+        let count = |word: &str| text.lines().filter(|line| line.contains(word)).count();
+        assert_eq!(
+            (count("forward/outbound"), count("log lines lost")),
+            (1001, 1)
+        );
+        assert_eq!(count("lost=10"), 1);
+    }
+}

@@ -1,2 +1,5 @@
-//! The `shardwall` binary.
-fn main() {}
+//! The `shardwall` binary: [`shardwall::cli`] does it all.
+
+fn main() -> std::process::ExitCode {
+    shardwall::cli::main()
+}

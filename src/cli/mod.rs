@@ -1,1 +1,53 @@
-//! To come.
+//! The command line: one binary, every command, as text or as JSON.
+//!
+//! Life-cycle: one command a process. What a command prints goes through [`output::Output`], so
+//! that tests read it. Exit codes: 0 for success, 1 for failure, 2 for a wrong command line.
+
+pub mod args;
+pub mod conntrack;
+pub mod logging;
+pub mod table;
+
+mod check;
+mod demo;
+pub mod lab;
+mod output;
+mod remote;
+mod replay;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use args::{Args, Command};
+use clap::Parser;
+use output::Output;
+use std::process::ExitCode;
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    dispatch(Args::parse())
+}
+
+fn dispatch(args: Args) -> ExitCode {
+    let Args {
+        format,
+        socket,
+        command,
+    } = args;
+    let print = |run: &dyn Fn(&mut Output<'_>) -> output::Result| Output::standard(format, run);
+    match command {
+        Command::Run(args) => run::execute(&args.config),
+        Command::Replay(args) => {
+            replay::execute(&args.config, args.port.as_deref(), &args.trace, format)
+        }
+        Command::Demo(args) => demo::execute(args.keep),
+        Command::Check(args) => print(&|out| check::check(&args, out)),
+        Command::Reload(args) => print(&|out| remote::reload(&args, &socket, out)),
+        Command::Conntrack(args) => print(&|out| conntrack::execute(&args, &socket, out)),
+        Command::Stats => print(&|out| remote::stats(&socket, out)),
+        Command::Drops => print(&|out| remote::drops(&socket, out)),
+        Command::Rules => print(&|out| remote::rules(&socket, out)),
+        Command::Ports => print(&|out| remote::ports(&socket, out)),
+        Command::Workers => print(&|out| remote::workers(&socket, out)),
+    }
+}

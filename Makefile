@@ -1,0 +1,28 @@
+# make demo    two namespaces with the firewall between them and real traffic (KEEP=1 leaves it up)
+# make test    every check that a change must pass
+# make bench   the benchmarks
+# make fmt     formats the sources
+# make clean   removes what was built
+.PHONY: help demo test bench fmt clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo:
+	deploy/setup.sh demo
+	cargo build --release --locked
+	$${CARGO_TARGET_DIR:-target}/release/shardwall demo $(if $(KEEP),--keep)
+
+test:
+	deploy/setup.sh test
+	deploy/checks.sh
+
+bench:
+	cargo bench --locked --bench '*'
+
+fmt:
+	cargo fmt --all
+
+clean:
+	cargo clean

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change goes in; `make test` runs it after setup.sh.
+set -euo pipefail
+
+usage() {
+    cat <<USAGE
+Usage: deploy/checks.sh [STEP...]
+
+Runs every step in order, or those named, and stops at the first that fails. Each prints its name
+and the seconds that it took.
+
+Steps: ${STEPS[*]}
+USAGE
+}
+
+# What takes seconds comes first. The steps of one feature set follow each other; both sets stay in
+# the same target folder, so that a second run builds only what changed.
+STEPS=(scripts format units prometheus deny clippy test clippy-nodpdk test-nodpdk doc benches)
+
+skip() { printf 'skipped: %s\n' "$*"; }
+
+step_scripts() {
+    local file
+    for file in deploy/*.sh .ci/run; do
+        bash -n "$file"
+        [[ -x $file ]] || {
+            printf '%s is not executable\n' "$file"
+            return 1
+        }
+    done
+}
+
+step_format() { cargo fmt --all --check; }
+
+# The unit is checked with a binary that exists: the real one is not installed here.
+step_units() {
+    if ! command -v systemd-analyze >/dev/null; then
+        skip "there is no systemd-analyze"
+        return
+    fi
+    sed 's#=/usr/bin/shardwall#=/bin/true#' deploy/shardwall.service >"$work/shardwall.service"
+    local said
+    # It exits 0 for keys that it does not know, so what it says of our unit counts too.
+    said=$(systemd-analyze verify --man=no "$work/shardwall.service" 2>&1) || {
+        printf '%s\n' "$said"
+        return 1
+    }
+    if grep -F shardwall.service <<<"$said"; then return 1; fi
+}
+
+step_prometheus() {
+    local promtool
+    promtool=$(command -v promtool || echo "${CARGO_TARGET_DIR:-target}/tools/promtool")
+    "$promtool" check config deploy/prometheus/prometheus.yml
+    # The dashboards' queries, as rules, with Grafana's variables filled in.
+    python3 - deploy/grafana/*.json >"$work/dashboards.yml" <<'PYTHON'
+import json
+import sys
+
+rules = []
+for name in sys.argv[1:]:
+    with open(name, encoding="utf-8") as file:
+        dashboard = json.load(file)
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            expr = target["expr"].replace("$__rate_interval", "1m").replace("$__interval", "1m")
+            rules.append({"record": f"dashboard:{len(rules)}", "expr": expr})
+json.dump({"groups": [{"name": "dashboards", "rules": rules}]}, sys.stdout)
+PYTHON
+    "$promtool" check rules "$work/dashboards.yml"
+}
+
+step_deny() {
+    cargo deny --log-level error check licenses bans sources
+    # The list of known faults comes over the network; a machine without one checks the rest.
+    if cargo deny --log-level off fetch db >/dev/null 2>&1; then
+        cargo deny --log-level error check advisories
+    else
+        skip "the advisory database cannot be fetched: advisories are not checked"
+    fi
+}
+
+step_clippy() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
+step_test() { cargo test --locked --workspace; }
+step_clippy-nodpdk() { cargo clippy --locked --no-default-features --all-targets -- -D warnings; }
+step_test-nodpdk() { cargo test --locked --no-default-features; }
+step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps; }
+
+step_benches() {
+    if ! compgen -G 'benches/*.rs' >/dev/null; then
+        skip "there are no benches"
+        return
+    fi
+    cargo bench --locked --bench '*' --no-run
+}
+
+# Each step runs in a shell of its own: with `set -e`, and not as a condition, which would undo it.
+run_step() {
+    local name=$1 start=$SECONDS status
+    printf '\n==> %s\n' "$name"
+    set +e
+    (
+        set -e
+        "step_$name"
+    )
+    status=$?
+    set -e
+    if ((status)); then
+        printf '==> %s FAILED after %d s\n' "$name" $((SECONDS - start)) >&2
+        exit "$status"
+    fi
+    printf '==> %s: %d s\n' "$name" $((SECONDS - start))
+}
+
+main() {
+    local name
+    local -a chosen=("${STEPS[@]}")
+    if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+        usage
+        return
+    fi
+    if (($#)); then chosen=("$@"); fi
+    for name in "${chosen[@]}"; do
+        if ! declare -F "step_$name" >/dev/null; then
+            printf 'checks: there is no step %s\n' "$name" >&2
+            usage >&2
+            return 2
+        fi
+    done
+    cd "$(dirname "${BASH_SOURCE[0]}")/.."
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    for name in "${chosen[@]}"; do run_step "$name"; done
+    printf '\nall passed in %d s\n' "$SECONDS"
+}
+
+main "$@"

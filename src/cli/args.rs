@@ -1,0 +1,196 @@
+//! The command line's grammar, from which help, and later the man page and completions, are made.
+
+use crate::control::protocol::{self, proto_number};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A stateful firewall appliance on DPDK poll-mode drivers.
+#[derive(Debug, Parser)]
+#[command(name = "shardwall", version, max_term_width = 100)]
+pub struct Args {
+    /// How to print.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub format: Format,
+    /// Control socket of the running appliance.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "SHARDWALL_SOCKET",
+        default_value = "/run/shardwall/control.sock"
+    )]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the appliance.
+    Run(RunArgs),
+    /// Say whether a policy is valid, and everything that is wrong with it.
+    Check(CheckArgs),
+    /// Run a capture through a policy, without ports or root, and print what happens to each packet.
+    Replay(ReplayArgs),
+    /// Show, count or end flows, with conntrack(8)'s options and output.
+    Conntrack(ConntrackArgs),
+    /// Totals: packets, flows, the state of the policy.
+    Stats,
+    /// Dropped packets by reason.
+    Drops,
+    /// The rules in force and what each has matched.
+    Rules,
+    /// Ports and their traffic.
+    Ports,
+    /// Workers and their load.
+    Workers,
+    /// Put a policy in force: all of it, or none. Flows live on.
+    Reload(ReloadArgs),
+    /// Two network namespaces with the firewall between them, and real traffic through it.
+    Demo(DemoArgs),
+}
+
+/// Options of `run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// The policy.
+    #[arg(short, long, value_name = "POLICY")]
+    pub config: PathBuf,
+}
+
+/// Options of `check`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The policy.
+    #[arg(value_name = "POLICY")]
+    pub policy: PathBuf,
+}
+
+/// Options of `replay`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// The policy.
+    #[arg(short, long, value_name = "POLICY")]
+    pub config: PathBuf,
+    /// The port that the packets came in by, for a classic pcap file; pcapng files name it
+    /// themselves, by interface.
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
+    /// The capture, pcapng or pcap.
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+}
+
+/// Options of `reload`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReloadArgs {
+    /// A policy to put in force until the next reload; without it, the file that the appliance
+    /// was started with is read again.
+    #[arg(value_name = "POLICY")]
+    pub policy: Option<PathBuf>,
+}
+
+/// Options of `demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Leave it running.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Options of `conntrack`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(group(ArgGroup::new("action").required(true).args(["dump", "count", "flush"])))]
+pub struct ConntrackArgs {
+    /// List flows.
+    #[arg(short = 'L', long)]
+    pub dump: bool,
+    /// Print how many flows there are.
+    #[arg(short = 'C', long)]
+    pub count: bool,
+    /// End all flows.
+    #[arg(short = 'F', long)]
+    pub flush: bool,
+    /// The table.
+    #[arg(value_enum, value_name = "TABLE")]
+    pub table: Option<Table>,
+    /// List flows of this address family only.
+    #[arg(short, long, value_name = "FAMILY", value_enum, conflicts_with_all = ["count", "flush"])]
+    pub family: Option<Family>,
+    /// List flows of this protocol only, by name or number.
+    #[arg(
+        short,
+        long,
+        value_name = "PROTO",
+        value_parser = protocol_number,
+        conflicts_with_all = ["count", "flush"]
+    )]
+    pub protonum: Option<u8>,
+    /// How to print flows.
+    #[arg(
+        short,
+        long,
+        value_name = "TYPE",
+        value_enum,
+        value_delimiter = ',',
+        conflicts_with_all = ["count", "flush"]
+    )]
+    pub output: Vec<ConntrackOutput>,
+}
+
+impl ConntrackArgs {
+    /// Which flows to list.
+    pub fn filter(&self) -> protocol::Filter {
+        protocol::Filter {
+            family: self.family.map(|family| match family {
+                Family::Ipv4 => protocol::Family::Ipv4,
+                Family::Ipv6 => protocol::Family::Ipv6,
+            }),
+            proto: self.protonum,
+        }
+    }
+}
+
+/// A table of conntrack(8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Table {
+    /// Flows.
+    Conntrack,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// Ways to print flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConntrackOutput {
+    /// With the address family in front.
+    Extended,
+    /// As JSON.
+    Json,
+}
+
+fn protocol_number(word: &str) -> Result<u8, String> {
+    proto_number(word).ok_or_else(|| {
+        "neither a number up to 255 nor one of tcp, udp, icmp, icmpv6, sctp, dccp, gre, udplite"
+            .into()
+    })
+}

@@ -1,0 +1,163 @@
+//! `conntrack`: flows as conntrack(8) 1.4.7 prints them, byte for byte.
+//!
+//! The golden lines in the tests are what the real program printed for flows of Linux 6.x.
+
+use super::args::{ConntrackArgs, ConntrackOutput};
+use super::output::{Output, Result};
+use crate::conntrack::record::{Detail, Endpoints, FlowRecord};
+use crate::conntrack::types::proto;
+use crate::control::protocol::proto_name;
+use crate::control::snapshot::VERSION;
+use crate::control::{Client, Request};
+use serde_json::json;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// A flow as one line of `conntrack -L`, without the newline.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowLine<'a> {
+    /// The flow.
+    pub flow: &'a FlowRecord,
+    /// With the address family in front (`-o extended`).
+    pub extended: bool,
+}
+
+impl fmt::Display for FlowLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flow = self.flow;
+        if self.extended {
+            let (name, number) = if flow.is_v6() {
+                ("ipv6", 10)
+            } else {
+                ("ipv4", 2)
+            };
+            write!(f, "{name:<8} {number} ")?;
+        }
+        let name = proto_name(flow.proto).unwrap_or("unknown");
+        write!(f, "{name:<8} {} {} ", flow.proto, flow.timeout)?;
+        if let Some(state) = flow.tcp_state {
+            write!(f, "{} ", state.name())?;
+        }
+        endpoints(f, flow.proto, &flow.original)?;
+        if !flow.seen_reply {
+            f.write_str("[UNREPLIED] ")?;
+        }
+        endpoints(f, flow.proto, &flow.reply)?;
+        if flow.assured {
+            f.write_str("[ASSURED] ")?;
+        }
+        write!(f, "mark={} ", flow.mark)?;
+        if flow.zone != 0 {
+            write!(f, "zone={} ", flow.zone)?;
+        }
+        f.write_str("use=1")
+    }
+}
+
+fn endpoints(f: &mut fmt::Formatter<'_>, number: u8, at: &Endpoints) -> fmt::Result {
+    write!(f, "src={} dst={} ", Address(at.src), Address(at.dst))?;
+    match at.detail {
+        Detail::Ports { sport, dport } => write!(f, "sport={sport} dport={dport} "),
+        Detail::Icmp { ty, code, id } => write!(f, "type={ty} code={code} id={id} "),
+        // Linux keys plain GRE by zeros.
+        Detail::None {} if number == proto::GRE => f.write_str("srckey=0x0 dstkey=0x0 "),
+        Detail::None {} => Ok(()),
+    }
+}
+
+/// An address as inet_ntop(3) writes it: as Rust does, but for `::a.b.c.d`.
+struct Address(IpAddr);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V6(addr) if addr.to_bits() >> 32 == 0 && addr.to_bits() >> 16 != 0 => {
+                write!(f, "::{}", Ipv4Addr::from_bits(addr.to_bits() as u32))
+            }
+            addr => addr.fmt(f),
+        }
+    }
+}
+
+/// Does what the flags say.
+pub(super) fn execute(args: &ConntrackArgs, socket: &Path, out: &mut Output<'_>) -> Result {
+    let mut client = Client::connect(socket)?;
+    let json = out.is_json() || args.output.contains(&ConntrackOutput::Json);
+    if args.count {
+        let count = client.count(&Request::ConntrackCount {})?;
+        if json {
+            return out.json(&json!({ "count": count }));
+        }
+        writeln!(out.out, "{count}")?;
+        return Ok(());
+    }
+    if args.flush {
+        let count = client.count(&Request::ConntrackFlush {})?;
+        if json {
+            return out.json(&json!({ "flushed": count }));
+        }
+        writeln!(
+            out.err,
+            "{}: connection tracking table has been emptied.",
+            program()
+        )?;
+        return Ok(());
+    }
+    let extended = args.output.contains(&ConntrackOutput::Extended);
+    let shown = list(&mut client, args, json, extended, out)?;
+    // Footer and flows meet on a terminal: flows first.
+    out.out.flush()?;
+    if !json {
+        writeln!(
+            out.err,
+            "{}: {shown} flow entries have been shown.",
+            program()
+        )?;
+    }
+    Ok(())
+}
+
+/// What stands where conntrack(8) names itself.
+fn program() -> String {
+    format!("shardwall v{VERSION} (shardwall)")
+}
+
+fn list(
+    client: &mut Client,
+    args: &ConntrackArgs,
+    json: bool,
+    extended: bool,
+    out: &mut Output<'_>,
+) -> Result<u64> {
+    let request = Request::ConntrackList(args.filter());
+    let mut shown = 0u64;
+    let mut failed = None;
+    let mut one = |flow: &FlowRecord| -> Result {
+        if json {
+            // One flow a line, as it comes: the table may be large.
+            let start = if shown == 0 { "[" } else { "," };
+            write!(out.out, "{start}\n  ")?;
+            serde_json::to_writer(&mut *out.out, flow)?;
+        } else {
+            writeln!(out.out, "{}", FlowLine { flow, extended })?;
+        }
+        shown += 1;
+        Ok(())
+    };
+    client.rows(&request, |flow: FlowRecord| match one(&flow) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(failure) => {
+            failed = Some(failure);
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    if json {
+        writeln!(out.out, "{}", if shown == 0 { "[]" } else { "\n]" })?;
+    }
+    Ok(shown)
+}

@@ -1,0 +1,254 @@
+//! Commands that ask the running appliance and print its answer.
+
+use super::args::ReloadArgs;
+use super::check::counted;
+use super::output::{Output, Result};
+use super::table::Side::{Left, Right};
+use super::table::{Side, print};
+use crate::control::snapshot::{DropRow, PortRow, RuleRow, Stats, WorkerRow};
+use crate::control::{Client, ReloadReport, Request};
+use crate::dataplane::clock::unix_time;
+use std::path::Path;
+
+/// `reload`.
+pub(super) fn reload(args: &ReloadArgs, socket: &Path, out: &mut Output<'_>) -> Result {
+    // The appliance has a working directory of its own.
+    let path = args
+        .policy
+        .as_deref()
+        .map(std::path::absolute)
+        .transpose()?;
+    let report: ReloadReport = Client::connect(socket)?.one(&Request::Reload { path })?;
+    if out.is_json() {
+        return out.json(&report);
+    }
+    if !report.warnings_text.is_empty() {
+        writeln!(out.err, "{}", report.warnings_text.trim_end())?;
+    }
+    for difference in &report.restart_needed {
+        writeln!(out.err, "takes effect only after a restart: {difference}")?;
+    }
+    let rules = counted(report.rules, "rule");
+    let generation = report.generation;
+    writeln!(out.out, "policy reloaded: {rules}, generation {generation}")?;
+    Ok(())
+}
+
+/// `stats`.
+pub(super) fn stats(socket: &Path, out: &mut Output<'_>) -> Result {
+    let stats: Stats = Client::connect(socket)?.one(&Request::Stats {})?;
+    if out.is_json() {
+        return out.json(&stats);
+    }
+    let reload = &stats.reload;
+    let age = span((unix_time() - reload.last_success).max(0.0) as u64);
+    let failed = if reload.successful {
+        ""
+    } else {
+        "; the last reload failed"
+    };
+    let generation = stats.generation;
+    writeln!(
+        out.out,
+        "shardwall {}, up {}",
+        stats.version,
+        span(stats.uptime)
+    )?;
+    writeln!(
+        out.out,
+        "policy generation {generation}, in force for {age}{failed}"
+    )?;
+    let (packets, ct) = (&stats.packets, &stats.conntrack);
+    let share = 100.0 * ct.entries as f64 / f64::from(ct.limit.max(1));
+    writeln!(
+        out.out,
+        "{} of {} flows ({share:.1}%)\n",
+        ct.entries, ct.limit
+    )?;
+    let rows = [
+        ("received", packets.received, "packets taken from ports"),
+        ("forwarded", packets.forwarded, "packets handed to ports"),
+        ("dropped", packets.dropped, "see `shardwall drops`"),
+        ("punted", packets.punted, "packets given to the host"),
+        ("generated", packets.generated, "answers of reject"),
+        ("found", ct.found, "lookups that found a flow"),
+        ("new", ct.new, "packets that could start a flow"),
+        ("invalid", ct.invalid, "packets judged INVALID"),
+        ("insert", ct.insert, "flows entered into the table"),
+        (
+            "insert_failed",
+            ct.insert_failed,
+            "flows for which the index had no room",
+        ),
+        (
+            "drop",
+            ct.drop,
+            "packets dropped because the table was full",
+        ),
+        ("delete", ct.delete, "flows that ended"),
+        (
+            "icmp_error",
+            ct.icmp_error,
+            "ICMP errors that quote no known flow",
+        ),
+    ];
+    let rows = rows.map(|(name, count, text)| [name.into(), count.to_string(), text.into()]);
+    print(
+        out.out,
+        [("COUNTER", Left), ("COUNT", Right), ("MEANING", Left)],
+        &rows,
+    )?;
+    Ok(())
+}
+
+/// `drops`.
+pub(super) fn drops(socket: &Path, out: &mut Output<'_>) -> Result {
+    let rows: Vec<DropRow> = Client::connect(socket)?.all(&Request::Drops {})?;
+    let columns = [("REASON", Left), ("COUNT", Right), ("MEANING", Left)];
+    show(out, rows, columns, |row| {
+        [
+            row.reason.clone(),
+            row.count.to_string(),
+            row.meaning.clone(),
+        ]
+    })
+}
+
+/// `rules`.
+pub(super) fn rules(socket: &Path, out: &mut Output<'_>) -> Result {
+    let rows: Vec<RuleRow> = Client::connect(socket)?.all(&Request::Rules {})?;
+    let columns = [
+        ("CHAIN", Left),
+        ("RULE", Left),
+        ("PACKETS", Right),
+        ("BYTES", Right),
+        ("ACTION", Left),
+    ];
+    show(out, rows, columns, |row| {
+        [
+            row.chain.clone(),
+            row.rule.clone(),
+            row.packets.to_string(),
+            row.bytes.to_string(),
+            row.action.clone(),
+        ]
+    })
+}
+
+/// `ports`.
+pub(super) fn ports(socket: &Path, out: &mut Output<'_>) -> Result {
+    let rows: Vec<PortRow> = Client::connect(socket)?.all(&Request::Ports {})?;
+    let columns = [
+        ("PORT", Left),
+        ("DEVICE", Left),
+        ("DRIVER", Left),
+        ("MAC", Left),
+        ("LINK", Left),
+        ("QUEUES", Right),
+        ("RX-PACKETS", Right),
+        ("RX-BYTES", Right),
+        ("TX-PACKETS", Right),
+        ("TX-BYTES", Right),
+        ("MISSED", Right),
+        ("RX-ERRORS", Right),
+        ("NO-BUFFER", Right),
+        ("TX-ERRORS", Right),
+    ];
+    let word = |word: &str| if word.is_empty() { "-" } else { word }.to_owned();
+    show(out, rows, columns, |row| {
+        let (port, nic) = (&row.port, &row.nic);
+        [
+            port.name.clone(),
+            port.device.clone(),
+            word(&port.driver),
+            word(&port.mac),
+            word(&port.link),
+            format!("{}/{}", port.rx_queues, port.tx_queues),
+            row.rx_packets.to_string(),
+            row.rx_bytes.to_string(),
+            row.tx_packets.to_string(),
+            row.tx_bytes.to_string(),
+            nic.missed.to_string(),
+            nic.rx_errors.to_string(),
+            nic.no_buffer.to_string(),
+            nic.tx_errors.to_string(),
+        ]
+    })
+}
+
+/// `workers`.
+pub(super) fn workers(socket: &Path, out: &mut Output<'_>) -> Result {
+    let rows: Vec<WorkerRow> = Client::connect(socket)?.all(&Request::Workers {})?;
+    let columns = [
+        ("WORKER", Right),
+        ("FLOWS", Right),
+        ("RECEIVED", Right),
+        ("HANDED-OUT", Right),
+        ("HANDED-IN", Right),
+        ("BUSY", Right),
+        ("LOOPS", Right),
+        ("LOG-LOST", Right),
+    ];
+    show(out, rows, columns, |row| {
+        let whole = row.busy_seconds + row.idle_seconds;
+        let busy = 100.0 * row.busy_seconds / whole.max(f64::MIN_POSITIVE);
+        [
+            row.worker.to_string(),
+            row.flows.to_string(),
+            row.received.to_string(),
+            row.handed_out.to_string(),
+            row.handed_in.to_string(),
+            format!("{busy:.1}%"),
+            row.loops.to_string(),
+            row.log_lost.to_string(),
+        ]
+    })
+}
+
+fn show<T: serde::Serialize, const N: usize>(
+    out: &mut Output<'_>,
+    rows: Vec<T>,
+    columns: [(&str, Side); N],
+    cells: impl Fn(&T) -> [String; N],
+) -> Result {
+    if out.is_json() {
+        return out.json(&rows);
+    }
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    print(out.out, columns, &rows)?;
+    Ok(())
+}
+
+/// A length of time in its two largest units.
+fn span(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let first = units
+        .iter()
+        .position(|(unit, _)| seconds >= *unit)
+        .unwrap_or(3);
+    let mut rest = seconds;
+    let words = units[first..].iter().take(2).map(|(unit, name)| {
+        let count = rest / unit;
+        rest %= unit;
+        format!("{count}{name}")
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::span;
+
+    #[test]
+    fn a_length_of_time_has_two_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m 0s"),
+            (3725, "1h 2m"),
+            (90_000, "1d 1h"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! `shardwall run`: the appliance.
+//!
+//! Order of the start: policy, DPDK, ports, listeners, workers, control thread; each step that
+//! fails says why, and what was there before it is given back. Order of the end: the control
+//! thread says stop, the workers park and drain, the ports close, DPDK goes.
+
+#[cfg(feature = "dpdk")]
+pub(super) use appliance::execute;
+
+/// Without the `dpdk` feature there are no ports to run on.
+#[cfg(not(feature = "dpdk"))]
+#[allow(clippy::print_stderr)] // the command's answer
+pub(super) fn execute(_policy: &std::path::Path) -> std::process::ExitCode {
+    eprintln!(
+        "shardwall run: this binary was built without DPDK (--no-default-features); build it with \
+         the default features, or use `shardwall replay`, which needs none"
+    );
+    std::process::ExitCode::FAILURE
+}
+
+#[cfg(feature = "dpdk")]
+mod appliance {
+    use crate::cli::logging;
+    use crate::control::appliance::{Appliance, NicStats, Parts, PortView};
+    use crate::control::listeners::Listeners;
+    use crate::control::thread::Control;
+    use crate::dataplane::dpdk::{
+        DpdkError, Eal, EalOptions, Hugepages, PortInfo, PortSpec, Ports, mempool, pci_devices,
+    };
+    use crate::dataplane::launch::{Placement, launch};
+    use crate::dataplane::shared::Shared;
+    use crate::dataplane::worker::Idle;
+    use crate::policy::{self, MAX_PORTS, Policy, PortId, Workers};
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use std::path::Path;
+    use std::process::ExitCode;
+    use std::sync::Arc;
+    use tracing::{error, info, warn};
+
+    /// Runs the appliance under the policy in the file at `policy` until it is told to stop.
+    #[allow(clippy::print_stderr)] // diagnostics underline the policy's text: for people
+    pub(in crate::cli) fn execute(policy: &Path) -> ExitCode {
+        logging::init();
+        let checked = match policy::load(policy) {
+            Ok(checked) => checked,
+            Err(errors) => {
+                eprintln!("{errors}");
+                return ExitCode::FAILURE;
+            }
+        };
+        eprint!("{}", checked.render_warnings());
+        match run(policy, checked.model) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                error!("{error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    type Failed = Box<dyn std::error::Error>;
+
+    fn run(file: &Path, policy: Policy) -> Result<(), Failed> {
+        // First, so that a second appliance ends before it touches a port.
+        let listeners = Listeners::bind(&policy.system)?;
+        let workers = policy.system.workers.count();
+        let placement = match &policy.system.workers {
+            Workers::Count(_) => Placement::choose(workers),
+            Workers::Cores(cores) => {
+                let cores = cores.iter().copied().map(usize::from).collect();
+                Placement {
+                    cores,
+                    idle: Idle::Spin,
+                }
+            }
+        };
+        let (eal, ports, ios) = open(&policy, workers as u16, &placement)?;
+        for port in ports.info() {
+            info!(
+                port = port.name,
+                device = port.device,
+                driver = port.driver,
+                rx_queues = port.rx_queues,
+                tx_queues = port.tx_queues,
+                "port is open"
+            );
+        }
+        let pages = if eal.hugepages() {
+            "hugepages"
+        } else {
+            "ordinary pages"
+        };
+        info!(workers, cores = ?placement.cores, memory = pages, dpdk = Eal::version(), "starting");
+        if placement.idle == Idle::Yield {
+            warn!("there is no core to spare: idle workers yield, and latency suffers");
+        }
+        let compiled = policy::compile(&policy, 1, workers);
+        let registrar = eal.clone();
+        let running = launch(compiled, ios, &placement, move || {
+            Box::new(
+                registrar
+                    .register_thread()
+                    .inspect_err(|error| error!("{error}")),
+            )
+        })?;
+        keep_off(&placement.cores);
+        let ports = Arc::new(ports);
+        let appliance = Appliance::new(Parts {
+            shared: running.shared.clone(),
+            commands: running.commands.clone(),
+            file: file.into(),
+            policy,
+            ports: ports
+                .info()
+                .iter()
+                .enumerate()
+                .map(|(i, p)| view(&ports, i, p))
+                .collect(),
+        })
+        .with_port_stats(Box::new({
+            let ports = ports.clone();
+            move || nic_stats(&ports)
+        }));
+        let control = Control::start(Arc::new(appliance), listeners, running.log.clone());
+        match control {
+            Ok(control) => control.join(),
+            Err(error) => {
+                drop(running.stop());
+                return Err(error.into());
+            }
+        }
+        let shared = running.shared.clone();
+        drop(running.stop());
+        drop(ports);
+        drop(eal);
+        farewell(&shared);
+        Ok(())
+    }
+
+    /// DPDK, and the ports of `policy` with one view for each worker.
+    fn open(
+        policy: &Policy,
+        workers: u16,
+        placement: &Placement,
+    ) -> Result<(Eal, Ports, Vec<crate::dataplane::dpdk::DpdkIo>), DpdkError> {
+        let specs: Vec<PortSpec> = policy
+            .ports
+            .iter()
+            .map(|port| PortSpec {
+                rx_queues: port.queues,
+                ..PortSpec::new(&port.name, &port.device)
+            })
+            .collect();
+        debug_assert!(specs.len() <= MAX_PORTS);
+        let system = &policy.system;
+        let mbufs = system
+            .mbufs
+            .unwrap_or(0)
+            .max(Ports::most_mbufs(&specs, workers));
+        let mut options = EalOptions {
+            worker_cores: placement.cores.clone(),
+            hugepages: match system.hugepages {
+                policy::Hugepages::Auto => Hugepages::Auto,
+                policy::Hugepages::Required => Hugepages::Required,
+                policy::Hugepages::Off => Hugepages::Off,
+            },
+            pci: pci_devices(&specs),
+            file_prefix: format!("shardwall-{}", std::process::id()),
+            ..EalOptions::default()
+        }
+        .with_buffers(mbufs, mempool::DATA_ROOM, 1);
+        if let Some(memory) = system.memory {
+            options.memory_mb = memory;
+            options.ordinary_mb = memory;
+        }
+        let eal = Eal::init(&options)?;
+        let (ports, ios) = Ports::open(&eal, &specs, workers, mbufs)?;
+        Ok((eal, ports, ios))
+    }
+
+    /// Moves this thread, and what it starts from now on, off the workers' cores if there are
+    /// others.
+    fn keep_off(cores: &[usize]) {
+        let Ok(mut set) = sched_getaffinity(None) else {
+            return;
+        };
+        for core in cores {
+            set.unset(*core);
+        }
+        if set.count() > 0 {
+            let set: CpuSet = set;
+            if let Err(error) = sched_setaffinity(None, &set) {
+                warn!("the control thread stays on the workers' cores: {error}");
+            }
+        }
+    }
+
+    fn view(ports: &Ports, at: usize, info: &PortInfo) -> PortView {
+        let mac: Vec<String> = info.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        let link = match ports.link(PortId(at as u8)) {
+            Some(link) if !link.up => "down".into(),
+            Some(link) => match link.mbps {
+                Some(mbps) => format!("up, {mbps} Mb/s"),
+                None => "up".into(),
+            },
+            None => "unknown".into(),
+        };
+        PortView {
+            name: info.name.clone(),
+            device: info.device.clone(),
+            driver: info.driver.clone(),
+            mac: mac.join(":"),
+            rx_queues: info.rx_queues,
+            tx_queues: info.tx_queues,
+            link,
+        }
+    }
+
+    fn nic_stats(ports: &Ports) -> Vec<NicStats> {
+        (0..ports.info().len())
+            .map(|at| {
+                let stats = ports.stats(PortId(at as u8)).unwrap_or_default();
+                NicStats {
+                    missed: stats.imissed,
+                    rx_errors: stats.ierrors,
+                    no_buffer: stats.rx_nombuf,
+                    tx_errors: stats.oerrors,
+                }
+            })
+            .collect()
+    }
+
+    /// The balance, at rest: what came in went out, or was dropped for a reason that has a name.
+    fn farewell(shared: &Shared) {
+        let sum = |of: fn(&crate::pipeline::Counters) -> u64| -> u64 {
+            shared.workers.iter().map(|worker| of(&worker.path)).sum()
+        };
+        let received = sum(|path| path.received.get());
+        let forwarded = sum(|path| path.forwarded.get());
+        let punted = sum(|path| path.punted.get());
+        let dropped = sum(|path| path.dropped_total());
+        info!(received, forwarded, dropped, punted, "stopped");
+        if received != forwarded + dropped + punted {
+            error!("the balance does not close: this is a bug");
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! Commands against an appliance in memory, and conntrack(8)'s lines.
+
+use super::args::{Args, Command, Format};
+use super::conntrack::FlowLine;
+use super::output::{Failure, Output};
+use super::{check, conntrack, remote};
+use crate::conntrack::record::{Detail, Endpoints, FlowRecord};
+use crate::conntrack::types::TcpState;
+use crate::control::testbed::{Bed, Folder, RULES};
+use clap::{CommandFactory, Parser};
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A flow of UDP, unreplied, between the addresses and ports given.
+fn flow(proto: u8, timeout: u32, src: &str, dst: &str, detail: Detail, back: Detail) -> FlowRecord {
+    let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
+    FlowRecord {
+        proto,
+        original: Endpoints { src, dst, detail },
+        reply: Endpoints {
+            src: dst,
+            dst: src,
+            detail: back,
+        },
+        timeout,
+        tcp_state: None,
+        seen_reply: false,
+        assured: false,
+        mark: 0,
+        zone: 0,
+        shard: 0,
+    }
+}
+
+fn ports(sport: u16, dport: u16) -> (Detail, Detail) {
+    let detail = |sport, dport| Detail::Ports { sport, dport };
+    (detail(sport, dport), detail(dport, sport))
+}
+
+fn echo(request: u8, reply: u8, id: u16) -> (Detail, Detail) {
+    let detail = |ty| Detail::Icmp { ty, code: 0, id };
+    (detail(request), detail(reply))
+}
+
+/// Flows of Linux 6.x, and the lines that conntrack 1.4.7 printed for them.
+fn golden() -> Vec<(FlowRecord, &'static str)> {
+    let plain = || (Detail::None {}, Detail::None {});
+    let make = |proto, timeout, src, dst, (there, back): (Detail, Detail)| {
+        flow(proto, timeout, src, dst, there, back)
+    };
+    let tcp = |flow: FlowRecord, tcp_state| FlowRecord {
+        tcp_state: Some(tcp_state),
+        ..flow
+    };
+    let replied = |flow| FlowRecord {
+        seen_reply: true,
+        ..flow
+    };
+    let assured = |flow| FlowRecord {
+        assured: true,
+        ..replied(flow)
+    };
+    let (a, b, a6, b6) = ("10.9.0.1", "10.9.0.2", "fd00::1", "fd00::2");
+    let (l4, l6) = ("127.0.0.1", "::1");
+    let (c6, d6) = ("2001:db8:0:0:1:0:0:1", "2001:db8:0:0:1:0:0:2");
+    vec![
+        (
+            assured(tcp(
+                make(6, 431997, l4, l4, ports(58538, 8080)),
+                TcpState::Established,
+            )),
+            "tcp      6 431997 ESTABLISHED src=127.0.0.1 dst=127.0.0.1 sport=58538 dport=8080 src=127.0.0.1 dst=127.0.0.1 sport=8080 dport=58538 [ASSURED] mark=0 use=1",
+        ),
+        (
+            tcp(make(6, 117, a, b, ports(58908, 80)), TcpState::SynSent),
+            "tcp      6 117 SYN_SENT src=10.9.0.1 dst=10.9.0.2 sport=58908 dport=80 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=80 dport=58908 mark=0 use=1",
+        ),
+        (
+            assured(tcp(
+                make(6, 431997, l6, l6, ports(59106, 8080)),
+                TcpState::Established,
+            )),
+            "tcp      6 431997 ESTABLISHED src=::1 dst=::1 sport=59106 dport=8080 src=::1 dst=::1 sport=8080 dport=59106 [ASSURED] mark=0 use=1",
+        ),
+        (
+            make(17, 27, a, b, ports(40201, 53)),
+            "udp      17 27 src=10.9.0.1 dst=10.9.0.2 sport=40201 dport=53 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=53 dport=40201 mark=0 use=1",
+        ),
+        (
+            make(17, 27, a6, b6, ports(42164, 53)),
+            "udp      17 27 src=fd00::1 dst=fd00::2 sport=42164 dport=53 [UNREPLIED] src=fd00::2 dst=fd00::1 sport=53 dport=42164 mark=0 use=1",
+        ),
+        (
+            make(136, 27, a, b, ports(34091, 53)),
+            "udplite  136 27 src=10.9.0.1 dst=10.9.0.2 sport=34091 dport=53 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=53 dport=34091 mark=0 use=1",
+        ),
+        (
+            make(33, 597, a, b, ports(0, 0)),
+            "dccp     33 597 src=10.9.0.1 dst=10.9.0.2 sport=0 dport=0 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=0 dport=0 mark=0 use=1",
+        ),
+        (
+            replied(make(1, 27, l4, l4, echo(8, 0, 12926))),
+            "icmp     1 27 src=127.0.0.1 dst=127.0.0.1 type=8 code=0 id=12926 src=127.0.0.1 dst=127.0.0.1 type=0 code=0 id=12926 mark=0 use=1",
+        ),
+        (
+            make(1, 27, a, b, echo(8, 0, 12927)),
+            "icmp     1 27 src=10.9.0.1 dst=10.9.0.2 type=8 code=0 id=12927 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 type=0 code=0 id=12927 mark=0 use=1",
+        ),
+        (
+            make(58, 28, a6, b6, echo(128, 129, 12951)),
+            "icmpv6   58 28 src=fd00::1 dst=fd00::2 type=128 code=0 id=12951 [UNREPLIED] src=fd00::2 dst=fd00::1 type=129 code=0 id=12951 mark=0 use=1",
+        ),
+        (
+            make(47, 27, a, b, plain()),
+            "gre      47 27 src=10.9.0.1 dst=10.9.0.2 srckey=0x0 dstkey=0x0 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 srckey=0x0 dstkey=0x0 mark=0 use=1",
+        ),
+        (
+            make(253, 597, a6, b6, plain()),
+            "unknown  253 597 src=fd00::1 dst=fd00::2 [UNREPLIED] src=fd00::2 dst=fd00::1 mark=0 use=1",
+        ),
+        (
+            make(89, 597, a, b, plain()),
+            "unknown  89 597 src=10.9.0.1 dst=10.9.0.2 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 mark=0 use=1",
+        ),
+        (
+            make(2, 597, a, b, plain()),
+            "unknown  2 597 src=10.9.0.1 dst=10.9.0.2 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 mark=0 use=1",
+        ),
+        (
+            FlowRecord {
+                mark: 23,
+                zone: 5,
+                ..make(17, 29, a, b, ports(33074, 53))
+            },
+            "udp      17 29 src=10.9.0.1 dst=10.9.0.2 sport=33074 dport=53 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=53 dport=33074 mark=23 zone=5 use=1",
+        ),
+        (
+            FlowRecord {
+                mark: 23,
+                ..make(17, 29, "::a09:1", "::a09:2", ports(50786, 53))
+            },
+            "udp      17 29 src=::10.9.0.1 dst=::10.9.0.2 sport=50786 dport=53 [UNREPLIED] src=::10.9.0.2 dst=::10.9.0.1 sport=53 dport=50786 mark=23 use=1",
+        ),
+        (
+            FlowRecord {
+                mark: 23,
+                ..make(17, 29, c6, d6, ports(50786, 53))
+            },
+            "udp      17 29 src=2001:db8::1:0:0:1 dst=2001:db8::1:0:0:2 sport=50786 dport=53 [UNREPLIED] src=2001:db8::1:0:0:2 dst=2001:db8::1:0:0:1 sport=53 dport=50786 mark=23 use=1",
+        ),
+    ]
+}
+
+#[test]
+fn lines_are_conntracks_byte_for_byte() {
+    for (flow, line) in golden() {
+        let print = |extended| {
+            let flow = &flow;
+            FlowLine { flow, extended }.to_string()
+        };
+        assert_eq!(print(false), line);
+        let family = if flow.is_v6() {
+            "ipv6     10 "
+        } else {
+            "ipv4     2 "
+        };
+        assert_eq!(print(true), format!("{family}{line}"));
+    }
+}
+
+#[test]
+fn flows_survive_the_way_over_the_socket() {
+    for (flow, line) in golden() {
+        let text = serde_json::to_string(&flow).unwrap();
+        let back: FlowRecord = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, flow, "{line}");
+    }
+}
+
+#[test]
+fn the_grammar_is_sound() {
+    Args::command().debug_assert();
+}
+
+/// Parses a command line; an error is its exit code.
+fn parse(line: &str) -> Result<Args, i32> {
+    let words = std::iter::once("shardwall").chain(line.split_whitespace());
+    Args::try_parse_from(words).map_err(|error| error.exit_code())
+}
+
+#[test]
+fn conntracks_flags_are_taken_as_conntrack_takes_them() {
+    for line in [
+        "conntrack -L",
+        "conntrack --dump",
+        "conntrack -L conntrack",
+        "conntrack conntrack -L",
+        "conntrack -C",
+        "conntrack --count conntrack",
+        "conntrack -F",
+        "conntrack --flush",
+        "conntrack -L -f ipv6 -p tcp -o extended",
+        "conntrack -L --family ipv4 --protonum TCP --output extended,json",
+        "conntrack -p 253 -L",
+        "--format json conntrack -C",
+        "conntrack -C --format json --socket /tmp/s",
+    ] {
+        assert!(
+            matches!(
+                parse(line).map(|args| args.command),
+                Ok(Command::Conntrack(_))
+            ),
+            "{line}"
+        );
+    }
+    for line in [
+        "conntrack",
+        "conntrack -L -F",
+        "conntrack -C -p tcp",
+        "conntrack -F -p tcp",
+        "conntrack -o extended",
+        "conntrack -L -p foo",
+        "conntrack -L -p 300",
+        "conntrack -L -f foo",
+        "conntrack -L -o bogus",
+        "conntrack -L bogus",
+        "conntrack -X",
+        "reboot",
+        "run",
+        "replay -c p.yaml",
+        "--format xml stats",
+    ] {
+        assert_eq!(parse(line).err(), Some(2), "{line}");
+    }
+}
+
+#[test]
+fn the_other_commands_are_there() {
+    match parse("replay -c p.yaml --port lan t.pcap").unwrap().command {
+        Command::Replay(args) => {
+            assert_eq!(args.port.as_deref(), Some("lan"));
+            assert_eq!(
+                (args.config, args.trace),
+                ("p.yaml".into(), "t.pcap".into())
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    for line in [
+        "run -c p",
+        "run --config p",
+        "demo",
+        "demo --keep",
+        "reload",
+        "reload p",
+        "check p",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+    for line in ["stats", "drops", "rules", "ports", "workers"] {
+        let args = parse(&format!("{line} --format json")).unwrap();
+        assert_eq!(args.format, Format::Json);
+    }
+}
+
+/// Runs a command; its exit code, standard output, standard error.
+fn run(line: &str, socket: PathBuf) -> (ExitCode, String, String) {
+    let Args {
+        format, command, ..
+    } = parse(line).unwrap();
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut output = Output {
+        format,
+        out: &mut stdout,
+        err: &mut stderr,
+    };
+    let code = output.finish(|out| match command {
+        Command::Check(args) => check::check(&args, out),
+        Command::Reload(args) => remote::reload(&args, &socket, out),
+        Command::Conntrack(args) => conntrack::execute(&args, &socket, out),
+        Command::Stats => remote::stats(&socket, out),
+        Command::Drops => remote::drops(&socket, out),
+        Command::Rules => remote::rules(&socket, out),
+        Command::Ports => remote::ports(&socket, out),
+        Command::Workers => remote::workers(&socket, out),
+        _ => Err(Failure::Told),
+    });
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (code, text(stdout), text(stderr))
+}
+
+fn json(line: &str, bed: &Bed) -> Value {
+    let (code, out, err) = run(&format!("{line} --format json"), bed.socket());
+    assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""), "{line}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn conntrack_lists_counts_and_flushes_like_conntrack() {
+    let mut bed = Bed::new(2);
+    bed.start_control();
+    (1..=3).for_each(|host| bed.send(host));
+    let (code, out, err) = run("conntrack -L", bed.socket());
+    assert_eq!(code, ExitCode::SUCCESS);
+    let version = env!("CARGO_PKG_VERSION");
+    let footer = format!("shardwall v{version} (shardwall): 3 flow entries have been shown.\n");
+    assert_eq!(err, footer);
+    let mut lines: Vec<&str> = out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[0].starts_with("udp      17 "), "{out}");
+    let rest = " src=10.0.0.1 dst=10.9.0.1 sport=4000 dport=53 [UNREPLIED] src=10.9.0.1 dst=10.0.0.1 sport=53 dport=4000 mark=0 use=1";
+    assert!(out.lines().any(|line| line.ends_with(rest)), "{out}");
+    let (_, out, _) = run("conntrack -L -o extended -p udp -f ipv4", bed.socket());
+    assert!(
+        out.lines().count() == 3 && out.starts_with("ipv4     2 udp "),
+        "{out}"
+    );
+    let (_, out, err) = run("conntrack -L -p tcp", bed.socket());
+    assert_eq!(out, "");
+    assert!(err.ends_with("0 flow entries have been shown.\n"));
+
+    let flows = json("conntrack -L", &bed);
+    assert_eq!(flows.as_array().map(Vec::len), Some(3));
+    assert_eq!(flows[0]["original"]["dport"], 53);
+    assert_eq!(json("conntrack -L -p tcp", &bed), Value::Array(Vec::new()));
+    assert_eq!(json("conntrack -C", &bed)["count"], 3);
+
+    let said = |line| {
+        let (code, out, err) = run(line, bed.socket());
+        assert_eq!(code, ExitCode::SUCCESS);
+        (out, err)
+    };
+    assert_eq!(said("conntrack -C"), ("3\n".into(), String::new()));
+    let emptied =
+        format!("shardwall v{version} (shardwall): connection tracking table has been emptied.\n");
+    assert_eq!(said("conntrack -F"), (String::new(), emptied));
+    assert_eq!(said("conntrack -C"), ("0\n".into(), String::new()));
+}
+
+#[test]
+fn counters_are_tables_for_people_and_json_for_programs() {
+    let mut bed = Bed::new(1);
+    bed.start_control();
+    bed.send(1);
+    let text = |line| {
+        let (code, out, err) = run(line, bed.socket());
+        assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""));
+        out
+    };
+    assert_eq!(
+        text("rules"),
+        "CHAIN    RULE      PACKETS  BYTES  ACTION\n\
+         forward  known           0      0  accept\n\
+         forward  outbound        1     47  accept\n\
+         forward  policy          0      0  drop\n"
+    );
+    assert!(
+        text("drops").contains("tx-full           0  The port to send from took no more frames.\n")
+    );
+    let stats = text("stats");
+    for part in [
+        "shardwall ",
+        "policy generation 1, in force for ",
+        "1 of 262144 flows (0.0%)",
+        "received           1  packets taken",
+    ] {
+        assert!(stats.contains(part), "{part}\n{stats}");
+    }
+    assert!(
+        text("ports")
+            .lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("lan   net_null0  memory  -    up       1/1           1        47"),
+        "{}",
+        text("ports")
+    );
+    assert_eq!(text("workers").lines().count(), 2);
+    assert_eq!(json("rules", &bed)[1]["packets"], 1);
+    assert_eq!(json("drops", &bed)[0]["reason"], "short-frame");
+    assert_eq!(json("stats", &bed)["packets"]["forwarded"], 1);
+    assert_eq!(json("ports", &bed)[0]["rx_bytes"], 47);
+    assert_eq!(json("workers", &bed)[0]["flows"], 1);
+}
+
+#[test]
+fn reload_says_what_it_did_or_why_not() {
+    let mut bed = Bed::new(1);
+    bed.start_control();
+    let (code, out, err) = run("reload", bed.socket());
+    assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""));
+    assert_eq!(out, "policy reloaded: 2 rules, generation 2\n");
+    assert_eq!(json("reload", &bed)["generation"], 3);
+    bed.write_policy(&RULES.replace("iif: lan", "iif: lam"));
+    let (code, out, err) = run("reload", bed.socket());
+    assert_eq!((code, out.as_str()), (ExitCode::FAILURE, ""));
+    assert!(
+        err.contains("did you mean `lan`?") && err.contains("policy not reloaded: 1 error"),
+        "{err}"
+    );
+    let (code, out, err) = run("reload --format json", bed.socket());
+    assert_eq!((code, err.as_str()), (ExitCode::FAILURE, ""));
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["diagnostics"][0]["severity"], "error");
+}
+
+#[test]
+fn without_an_appliance_it_says_how_to_start_one() {
+    let folder = Folder::new();
+    let (code, out, err) = run("stats", folder.join("none.sock"));
+    assert_eq!((code, out.as_str()), (ExitCode::FAILURE, ""));
+    assert!(
+        err.starts_with("shardwall: shardwall is not running: nothing answers at /"),
+        "{err}"
+    );
+}
+
+#[test]
+fn check_tells_valid_policies_from_others() {
+    let bed = Bed::without_workers(1);
+    let file = bed.appliance.file().display().to_string();
+    let (code, out, err) = run(&format!("check {file}"), bed.socket());
+    assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""));
+    assert_eq!(out, "policy is valid: 2 rules, 0 warnings\n");
+
+    let never = "- { name: all, action: drop }\n      - { name: known";
+    bed.write_policy(&RULES.replace("- { name: known", never));
+    let (code, out, err) = run(&format!("check {file}"), bed.socket());
+    assert_eq!(
+        (code, out.as_str()),
+        (ExitCode::SUCCESS, "policy is valid: 3 rules, 1 warning\n")
+    );
+    assert!(err.contains("policy.yaml:"), "{err}");
+    let report = json(&format!("check {file}"), &bed);
+    assert_eq!(
+        (&report["valid"], &report["warnings"]),
+        (&true.into(), &1.into())
+    );
+
+    fs::write(&file, "version: 1\nbogus: 2\n").unwrap();
+    let (code, out, err) = run(&format!("check {file}"), bed.socket());
+    assert_eq!((code, out.as_str()), (ExitCode::FAILURE, ""));
+    assert!(
+        err.contains("bogus") && err.contains("policy is not valid: "),
+        "{err}"
+    );
+    let (code, out, err) = run(&format!("check --format json {file}"), bed.socket());
+    assert_eq!((code, err.as_str()), (ExitCode::FAILURE, ""));
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["valid"], false);
+    assert!(
+        report["diagnostics"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty())
+    );
+}

@@ -1,0 +1,464 @@
+//! The real binary on tap ports between two namespaces, with real programs. Needs root, or is
+//! re-run inside user namespaces where the system allows that.
+#![cfg(feature = "dpdk")]
+
+use parking_lot::{Mutex, MutexGuard};
+use serde_json::Value;
+use shardwall::cli::lab::{INSIDE, Lab, LabError, OUTSIDE, free_port, output, pause, run, start};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_shardwall");
+
+/// One laboratory at a time: two polling workers are enough for two cores.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The right to make a laboratory; `None` if the test has been run, as root of a user namespace.
+fn enter(test: &str) -> Option<MutexGuard<'static, ()>> {
+    let turn = TURN.lock();
+    if rustix::process::geteuid().is_root() {
+        return Some(turn);
+    }
+    let binary = std::env::current_exe().unwrap();
+    let inside = "mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"";
+    let status = Command::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            inside,
+        ])
+        .arg(binary)
+        .args([test, "--exact", "--nocapture"])
+        .status()
+        .expect("unshare(1) starts");
+    assert!(
+        status.success(),
+        "this test needs network namespaces; it failed inside `unshare -Urnm`, so run it as root"
+    );
+    None
+}
+
+const RULES: &str = "
+chains:
+  forward:
+    policy: drop
+    rules:
+      - { name: known, ct: [established, related], action: accept }
+      - { name: broken, ct: invalid, action: drop }
+      - { name: ping, proto: [icmp, icmpv6], ct: new, action: accept }
+      - { name: web, iif: lan, proto: tcp, dport: 80, ct: new, action: accept }
+      - { name: no-mail, iif: lan, proto: tcp, dport: 25, action: reject }
+";
+
+fn lab(kind: &str, workers: u16) -> Lab {
+    let mut lab = Lab::new(kind, Path::new(BINARY)).unwrap();
+    let head = lab.head(workers, "127.0.0.1:0", "");
+    lab.write_policy(&(head + RULES)).unwrap();
+    lab.start().unwrap();
+    lab
+}
+
+fn json(lab: &Lab, words: &[&str]) -> Value {
+    let out = lab
+        .shardwall(&[&["--format", "json"], words].concat())
+        .unwrap();
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let text = String::from_utf8(out.stdout).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+/// Stops the appliance, and holds it to its balance: exactly what its last line says.
+fn stop(mut lab: Lab) {
+    assert!(lab.stop().expect("it ends").success());
+    let log = fs::read_to_string(lab.log()).unwrap();
+    let last = log
+        .lines()
+        .rfind(|line| line.contains("stopped"))
+        .expect("a last word");
+    let number = |name: &str| -> u64 {
+        let (_, rest) = last.split_once(&format!("{name}=")).expect(last);
+        rest.split(' ').next().unwrap().parse().expect(last)
+    };
+    let out = number("forwarded") + number("dropped") + number("punted");
+    assert_eq!(number("received"), out, "{last}");
+    assert!(number("received") > 0);
+}
+
+#[test]
+fn files_of_100_mb_pass_two_workers_byte_for_byte() {
+    let Some(_turn) = enter("files_of_100_mb_pass_two_workers_byte_for_byte") else {
+        return;
+    };
+    let lab = lab("ea", 2);
+    let file = lab.dir.join("file");
+    let mut state = 1u64;
+    let noise: Vec<u8> = (0..100 << 17)
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .collect();
+    assert_eq!(noise.len(), 100 << 20);
+    fs::write(&file, &noise).unwrap();
+    fs::write(lab.dir.join("small"), "small").unwrap();
+    let web = ["python3", "-m", "http.server", "80", "--bind", "::"];
+    let _server = lab
+        .wan
+        .spawn(&web, &lab.dir, &lab.dir.join("web.log"))
+        .unwrap();
+    lab.await_port(&lab.wan, 80).unwrap();
+    let copy = lab.dir.join("copy");
+    for host in [OUTSIDE.0.to_owned(), format!("[{}]", OUTSIDE.1)] {
+        let url = format!("http://{host}/file");
+        let to = copy.to_string_lossy();
+        let got = lab
+            .lan
+            .output(&["curl", "-sS", "-m", "120", "-o", &to, &url])
+            .unwrap();
+        assert!(
+            got.status.success(),
+            "{}",
+            String::from_utf8_lossy(&got.stderr)
+        );
+        assert!(
+            fs::read(&copy).unwrap() == noise,
+            "the file from {host} differs"
+        );
+    }
+    // Enough flows that both workers own some.
+    for _ in 0..20 {
+        let url = format!("http://{}/small", OUTSIDE.0);
+        let got = lab.lan.output(&["curl", "-sS", "-m", "5", &url]).unwrap();
+        assert_eq!(got.stdout, b"small");
+    }
+    let flows = json(&lab, &["conntrack", "-L", "-p", "tcp"]);
+    let flows = flows.as_array().unwrap();
+    assert_eq!(flows.len(), 22);
+    // One entry a flow, which saw both directions and the whole handshake: had the directions
+    // come to different shards, each would hold half a flow.
+    let mut shards = std::collections::BTreeSet::new();
+    for flow in flows {
+        assert_eq!(
+            (&flow["seen_reply"], &flow["assured"]),
+            (&true.into(), &true.into()),
+            "{flow}"
+        );
+        shards.insert(flow["shard"].as_u64().unwrap());
+    }
+    assert_eq!(shards.len(), 2, "both workers own flows");
+    // What was handed over was taken.
+    let workers = json(&lab, &["workers"]);
+    let sum = |key: &str| -> u64 {
+        workers
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|worker| worker[key].as_u64().unwrap())
+            .sum()
+    };
+    assert_eq!(sum("handed_out"), sum("handed_in"), "{workers}");
+    let stats = json(&lab, &["stats"]);
+    assert_eq!(stats["conntrack"]["invalid"], 0, "{stats}");
+    stop(lab);
+}
+
+#[test]
+fn policy_decides_and_reload_swaps_it() {
+    let Some(_turn) = enter("policy_decides_and_reload_swaps_it") else {
+        return;
+    };
+    let mut lab = lab("eb", 2);
+    let curl = |lab: &Lab, port: u16, secs: &str| {
+        let url = format!("http://{}:{port}/", OUTSIDE.0);
+        lab.lan
+            .output(&["curl", "-sS", "-m", secs, &url])
+            .unwrap()
+            .status
+            .code()
+    };
+    for address in [OUTSIDE.0, OUTSIDE.1] {
+        let ping = lab
+            .lan
+            .output(&["ping", "-c", "2", "-i", "0.1", "-W", "2", address])
+            .unwrap();
+        assert!(
+            ping.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ping.stdout)
+        );
+    }
+    assert_eq!(curl(&lab, 25, "5"), Some(7), "rejected: refused at once");
+    assert_eq!(curl(&lab, 81, "1"), Some(28), "dropped: no answer");
+    assert_eq!(
+        curl(&lab, 80, "5"),
+        Some(7),
+        "accepted: the server's own refusal"
+    );
+    let back = format!("http://{}/", INSIDE.0);
+    let back = lab.wan.output(&["curl", "-sS", "-m", "1", &back]).unwrap();
+    assert_eq!(back.status.code(), Some(28), "nobody comes in");
+
+    // The new policy rejects what the old one dropped.
+    let text = fs::read_to_string(lab.policy()).unwrap();
+    lab.write_policy(&text.replace("dport: 25", "dport: [25, 81]"))
+        .unwrap();
+    assert!(lab.shardwall(&["reload"]).unwrap().status.success());
+    assert_eq!(curl(&lab, 81, "5"), Some(7));
+    // A broken one is refused, and says where; the running one stays.
+    lab.write_policy(&text.replace("ct: invalid", "ct: invalit"))
+        .unwrap();
+    let refused = lab.shardwall(&["reload"]).unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success());
+    assert!(
+        said.contains("did you mean `invalid`") && said.contains("policy.yaml:"),
+        "{said}"
+    );
+    assert_eq!(curl(&lab, 81, "5"), Some(7));
+    // SIGHUP does the same as the command.
+    lab.write_policy(&text).unwrap();
+    lab.appliance().unwrap().signal("HUP").unwrap();
+    let mut generation = 0;
+    for _ in 0..100 {
+        generation = json(&lab, &["stats"])["generation"].as_u64().unwrap();
+        if generation == 3 {
+            break;
+        }
+        pause(20);
+    }
+    assert_eq!(generation, 3);
+    assert_eq!(curl(&lab, 81, "1"), Some(28));
+    stop(lab);
+}
+
+#[test]
+fn the_table_is_listed_counted_and_flushed() {
+    let Some(_turn) = enter("the_table_is_listed_counted_and_flushed") else {
+        return;
+    };
+    let lab = lab("ec", 1);
+    let ping = lab.lan.output(&["ping", "-c", "1", OUTSIDE.0]).unwrap();
+    assert!(ping.status.success());
+    let text = |words: &[&str]| {
+        let out = lab.shardwall(words).unwrap();
+        assert!(out.status.success());
+        (
+            String::from_utf8(out.stdout).unwrap(),
+            String::from_utf8(out.stderr).unwrap(),
+        )
+    };
+    let (list, footer) = text(&["conntrack", "-L", "-p", "icmp"]);
+    assert!(list.starts_with("icmp     1 "), "{list}");
+    assert!(
+        list.contains("src=10.77.0.1 dst=10.77.0.2 type=8 code=0 id="),
+        "{list}"
+    );
+    assert!(
+        list.contains("src=10.77.0.2 dst=10.77.0.1 type=0 code=0 id="),
+        "{list}"
+    );
+    assert!(
+        footer.contains("1 flow entries have been shown."),
+        "{footer}"
+    );
+    assert_eq!(text(&["conntrack", "-C"]).0, "1\n");
+    text(&["conntrack", "-F"]);
+    assert_eq!(text(&["conntrack", "-C"]).0, "0\n");
+    stop(lab);
+}
+
+#[test]
+fn a_second_appliance_and_bad_input_are_told_what_to_do() {
+    let Some(_turn) = enter("a_second_appliance_and_bad_input_are_told_what_to_do") else {
+        return;
+    };
+    let lab = lab("ed", 1);
+    let good = fs::read_to_string(lab.policy()).unwrap();
+    let socket = lab.socket().display().to_string();
+    let own = good.replace(&socket, &lab.dir.join("other.sock").display().to_string());
+    let taken = free_tcp();
+    let metrics = taken.local_addr().unwrap().to_string();
+    let cases = [
+        ("second", good.clone(), "another shardwall is running"),
+        ("yaml", "version: 1\nports: [".into(), "case.yaml:"),
+        (
+            "unknown",
+            own.replace("iif: lan, proto: tcp, dport: 80", "iif: dmz"),
+            "dmz",
+        ),
+        (
+            "device",
+            own.replace("net_tap0,iface=", "net_nothing0,iface="),
+            "net_nothing0",
+        ),
+        (
+            "pci",
+            own.replace("net_tap0,iface=", "0000:ff:1f.7,x="),
+            "0000:ff:1f.7",
+        ),
+        (
+            "metrics",
+            own.replace("127.0.0.1:0", &metrics),
+            "already in use",
+        ),
+        ("core", own.replace("workers: 1", "cores: [4000]"), "4000"),
+    ];
+    for (name, policy, says) in cases {
+        let said = refused(&lab, &policy);
+        assert!(said.contains(says), "{name}: {says:?} expected in {said}");
+        assert!(
+            !lab.dir.join("other.sock").exists(),
+            "{name}: the socket is left behind"
+        );
+    }
+    let missing = output(&[BINARY, "run", "-c", "/nowhere/policy.yaml"]).unwrap();
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("/nowhere/policy.yaml"));
+    assert!(!missing.status.success());
+    stop(lab);
+    let interfaces = run(&["ip", "-o", "link"]).unwrap();
+    let interfaces = String::from_utf8_lossy(&interfaces.stdout).into_owned();
+    assert!(
+        !interfaces.contains("swed"),
+        "an interface is left behind: {interfaces}"
+    );
+}
+
+/// Runs the appliance under a policy that it must refuse; what it said.
+fn refused(lab: &Lab, policy: &str) -> String {
+    let path = lab.dir.join("case.yaml");
+    fs::write(&path, policy).unwrap();
+    let out = output(&[
+        "timeout",
+        "20",
+        BINARY,
+        "run",
+        "-c",
+        &path.to_string_lossy(),
+    ])
+    .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    said
+}
+
+fn free_tcp() -> std::net::TcpListener {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+#[test]
+fn hugepages_and_permissions_that_are_missing_are_named() {
+    let Some(_turn) = enter("hugepages_and_permissions_that_are_missing_are_named") else {
+        return;
+    };
+    let lab = Lab::new("ee", Path::new(BINARY)).unwrap();
+    let more = ", hugepages: required, memory: 900000";
+    let said = refused(&lab, &(lab.head(1, "off", more) + RULES));
+    assert!(said.contains("hugepages"), "{said}");
+    // Somebody else's rights: neither tap devices nor the socket's folder.
+    let path = lab.dir.join("case.yaml");
+    fs::write(&path, lab.head(1, "off", "") + RULES).unwrap();
+    let policy = path.to_string_lossy();
+    let nobody = ["setpriv", "--reuid", "65534", "--clear-groups", "--"];
+    let words = [
+        &nobody[..],
+        &["timeout", "20", BINARY, "run", "-c", &policy],
+    ]
+    .concat();
+    let out = output(&words).unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success());
+    assert!(said.to_lowercase().contains("permission"), "{said}");
+}
+
+#[test]
+fn metrics_are_served_and_the_dashboards_names_are_among_them() {
+    let Some(_turn) = enter("metrics_are_served_and_the_dashboards_names_are_among_them") else {
+        return;
+    };
+    let mut lab = Lab::new("ef", Path::new(BINARY)).unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let head = lab.head(1, &address, "");
+    lab.write_policy(&(head + RULES)).unwrap();
+    lab.start().unwrap();
+    lab.lan.output(&["ping", "-c", "1", OUTSIDE.0]).unwrap();
+    let scrape = run(&[
+        "curl",
+        "-sS",
+        "-m",
+        "5",
+        &format!("http://{address}/metrics"),
+    ])
+    .unwrap();
+    let scrape = String::from_utf8(scrape.stdout).unwrap();
+    for name in shardwall::control::metrics::NAMES {
+        let served = scrape.lines().any(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        assert!(served, "{name} is not in the scrape");
+    }
+    assert!(
+        scrape.contains("shardwall_conntrack_entries{proto=\"other\"} 1"),
+        "{scrape}"
+    );
+    stop(lab);
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_that_stops_the_next() {
+    let Some(_turn) = enter("a_killed_run_leaves_nothing_that_stops_the_next") else {
+        return;
+    };
+    let mut first = lab("eg", 1);
+    first.appliance().unwrap().signal("KILL").unwrap();
+    first.appliance().unwrap().wait(5).unwrap();
+    assert!(first.socket().exists(), "kill -9 leaves the socket");
+    let policy = first.policy().display().to_string();
+    let log = first.dir.join("second.log");
+    let mut second = start(&[BINARY, "run", "-c", &policy], &first.dir, &log).unwrap();
+    for _ in 0..500 {
+        if first
+            .shardwall(&["stats"])
+            .is_ok_and(|out| out.status.success())
+        {
+            break;
+        }
+        pause(20);
+    }
+    assert!(first.shardwall(&["stats"]).unwrap().status.success());
+    second.signal("TERM").unwrap();
+    assert!(second.wait(10).unwrap().success());
+}
+
+#[test]
+fn the_demo_works_twice() {
+    let Some(_turn) = enter("the_demo_works_twice") else {
+        return;
+    };
+    for _ in 0..2 {
+        let out = output(&["timeout", "100", BINARY, "demo"]).unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{text}\n{said}");
+        assert!(text.contains("Everything is cleaned up."));
+    }
+    let left = run(&["ip", "netns"]).unwrap();
+    assert!(!String::from_utf8_lossy(&left.stdout).contains("demo"));
+}
+
+#[test]
+fn the_laboratory_says_when_a_program_is_missing() {
+    let missing = run(&["no-such-program"]);
+    assert!(matches!(missing, Err(LabError::Program { .. })));
+}

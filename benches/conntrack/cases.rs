@@ -1,0 +1,474 @@
+//! What is measured.
+
+use crate::frames::{BURST, Buffers, Flow, Kind, mix, shuffle};
+use arrayvec::ArrayVec;
+use shardwall::base::hash::HashKey;
+use shardwall::base::time::Now;
+use shardwall::conntrack::config::Config;
+use shardwall::conntrack::shard::{CtCounters, Flow as Known, Shard, Tracked};
+use shardwall::conntrack::types::{CtState, Dir};
+use shardwall::dataplane::clock::Clock;
+use shardwall::pipeline::{Counters, Disposition, Pipeline, Slot};
+use shardwall::policy::{self, Compiled, PortId};
+use shardwall::wire;
+use std::hint::black_box;
+use std::sync::Arc;
+
+const SECRET: HashKey = HashKey::from_seed(7);
+/// Virtual time between two bursts: 10 Mpps.
+const BURST_NANOS: u64 = 3_200;
+/// Entries whose timers the worker looks at in one loop.
+const EXPIRE: usize = 64;
+/// Where the classifications go.
+const CLASSES: usize = 1024;
+
+/// What one round took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) packets: usize,
+    /// With the generator.
+    pub(crate) whole: u64,
+    /// The generator alone.
+    pub(crate) generator: u64,
+}
+
+/// Something that is measured in rounds.
+pub(crate) trait Case {
+    /// Runs over `packets` packets; an error if one was not judged as expected.
+    fn round(&mut self, packets: usize) -> Result<Sample, String>;
+
+    /// Bytes that the tables have reserved, both families.
+    fn bytes(&self) -> usize;
+}
+
+/// The stages of a packet, over whatever is measured.
+pub(crate) trait Path {
+    fn prepare(&self, data: &[u8]) -> Slot;
+    fn prefetch(&self, slot: &Slot);
+    /// The judgement, and whether the packet passes.
+    fn judge(&mut self, now: Now, from: usize, data: &[u8], slot: &Slot)
+    -> (Option<Tracked>, bool);
+    /// Enters the flow of the packet just judged, where the judgement did not.
+    fn commit(&mut self, now: Now) -> bool;
+    fn shard(&mut self) -> &mut Shard;
+    /// Bytes that its tables have reserved.
+    fn reserved(&self) -> usize;
+}
+
+/// The tracker alone.
+#[derive(Debug)]
+pub(crate) struct ShardPath {
+    shard: Shard,
+    config: Config,
+}
+
+impl ShardPath {
+    pub(crate) fn new(limit: u32) -> Self {
+        let counters = Arc::new(CtCounters::default());
+        Self {
+            shard: Shard::new(0, limit, SECRET, Now::from_secs(1).ticks(), counters),
+            config: Config::default(),
+        }
+    }
+}
+
+impl Path for ShardPath {
+    #[inline(always)]
+    fn prepare(&self, data: &[u8]) -> Slot {
+        let parsed = wire::parse(data, data.len());
+        let prepared = self.shard.prepare(data, &parsed);
+        Slot { parsed, prepared }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, slot: &Slot) {
+        self.shard.prefetch(&slot.prepared);
+    }
+
+    #[inline(always)]
+    fn judge(&mut self, now: Now, _: usize, data: &[u8], slot: &Slot) -> (Option<Tracked>, bool) {
+        let Slot { parsed, prepared } = slot;
+        let (now, config) = (now.ticks(), &self.config);
+        let tracked = self.shard.track(data, parsed, prepared, false, now, config);
+        (Some(tracked), true)
+    }
+
+    fn commit(&mut self, now: Now) -> bool {
+        self.shard.commit(now.ticks()).is_ok()
+    }
+
+    fn shard(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+
+    fn reserved(&self) -> usize {
+        self.shard.bytes()
+    }
+}
+
+/// Raw rules, tracker, policy and verdict.
+#[derive(Debug)]
+pub(crate) struct PipelinePath {
+    pipeline: Pipeline,
+    policy: Compiled,
+}
+
+const POLICY: &str = r#"
+version: 1
+ports:
+  lan: { device: net_null0 }
+  wan: { device: net_null1 }
+bridge: [[lan, wan]]
+raw:
+  - { name: quake, proto: udp, dport: 27960, action: notrack }
+chains:
+  forward:
+    policy: drop
+    rules:
+      - { name: known, ct: [established, related], action: accept }
+      - { name: broken, ct: invalid, action: drop }
+      - { name: outbound, iif: lan, ct: new, action: accept }
+"#;
+
+impl PipelinePath {
+    pub(crate) fn new(limit: u32) -> Result<Self, String> {
+        let checked = policy::parse("bench", POLICY).map_err(|errors| errors.to_string())?;
+        let counters = Arc::new(Counters::default());
+        Ok(Self {
+            pipeline: Pipeline::new(0, limit, SECRET, Now::from_secs(1), counters),
+            policy: policy::compile(&checked.model, 1, 1),
+        })
+    }
+}
+
+impl Path for PipelinePath {
+    #[inline(always)]
+    fn prepare(&self, data: &[u8]) -> Slot {
+        self.pipeline.prepare(data, data.len())
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, slot: &Slot) {
+        self.pipeline.prefetch(slot);
+    }
+
+    #[inline(always)]
+    fn judge(
+        &mut self,
+        now: Now,
+        from: usize,
+        data: &[u8],
+        slot: &Slot,
+    ) -> (Option<Tracked>, bool) {
+        let iif = PortId(from as u8);
+        let outcome = self.pipeline.decide(&self.policy, now, iif, data, slot);
+        let passes = outcome.disposition == Disposition::Forward(PortId(1 - from as u8));
+        (outcome.tracked, passes)
+    }
+
+    fn commit(&mut self, _: Now) -> bool {
+        true
+    }
+
+    fn shard(&mut self) -> &mut Shard {
+        self.pipeline.shard_mut()
+    }
+
+    fn reserved(&self) -> usize {
+        self.pipeline.shard().bytes()
+    }
+}
+
+/// Packets of known flows, in both directions, in random order.
+#[derive(Debug)]
+pub(crate) struct Hits<P> {
+    path: P,
+    flows: Vec<Flow>,
+    /// For the generator alone, whose packets the tracker must not miss.
+    spare: Vec<Flow>,
+    buffers: Buffers,
+    classes: Vec<Option<Tracked>>,
+    next: usize,
+    bursts: u64,
+    now: u64,
+    clock: Clock,
+}
+
+impl<P: Path> Hits<P> {
+    /// A table with `count` flows that are established.
+    pub(crate) fn new(mut path: P, kind: Kind, count: u32) -> Result<Self, String> {
+        let mut flows = Flow::table(count, kind);
+        let start = Now::from_secs(1);
+        for flow in &mut flows {
+            for step in 0..if kind.is_tcp() { 3 } else { 2 } {
+                let (from, frame) = flow.opening(kind, step);
+                let slot = path.prepare(&frame);
+                let (tracked, passes) = path.judge(start, from, &frame, &slot);
+                let new = step == 0;
+                let state = if new {
+                    CtState::New
+                } else {
+                    CtState::Established
+                };
+                let right = passes && tracked.is_some_and(|tracked| tracked.state == state);
+                if !right || (new && !path.commit(start)) {
+                    return Err(format!("the handshake failed: {tracked:?}"));
+                }
+            }
+        }
+        shuffle(&mut flows);
+        Ok(Self {
+            path,
+            spare: flows.clone(),
+            flows,
+            buffers: Buffers::new(kind),
+            classes: vec![None; CLASSES],
+            next: 0,
+            bursts: 0,
+            now: Now::from_secs(4).nanos(), // UDP flows are streams by now
+            clock: Clock::start(),
+        })
+    }
+
+    /// Runs over `packets` packets and returns how many were not judged as expected.
+    #[inline(always)]
+    fn pass<const TRACK: bool>(&mut self, packets: usize) -> usize {
+        let mut wrong = 0;
+        for burst in 0..packets / BURST {
+            let random = mix(self.bursts);
+            self.bursts += 1;
+            self.buffers.turn();
+            let flows = if TRACK {
+                &mut self.flows
+            } else {
+                &mut self.spare
+            };
+            let mut next = self.next;
+            for i in 0..BURST {
+                let from = (random >> i & 1) as usize;
+                let payload = random >> (32 + i) & 1 != 0;
+                self.buffers.write(i, &mut flows[next], from, payload);
+                next += 1;
+                if next == flows.len() {
+                    next = 0;
+                }
+            }
+            self.next = next;
+            if !TRACK {
+                black_box(&self.buffers);
+                continue;
+            }
+            self.now += BURST_NANOS;
+            let now = Now::from_nanos(self.now);
+            let mut slots = ArrayVec::<Slot, BURST>::new();
+            for i in 0..BURST {
+                slots.push(self.path.prepare(self.buffers.frame(i)));
+            }
+            for slot in &slots {
+                self.path.prefetch(slot);
+            }
+            let classes = &mut self.classes[burst * BURST % CLASSES..][..BURST];
+            for (i, (slot, class)) in slots.iter().zip(classes).enumerate() {
+                let from = (random >> i & 1) as usize;
+                let frame = self.buffers.frame(i);
+                let (tracked, passes) = self.path.judge(now, from, frame, slot);
+                *class = tracked;
+                let dir = if from == 0 { Dir::Original } else { Dir::Reply };
+                let right = tracked.is_some_and(|tracked| {
+                    (tracked.state == CtState::Established)
+                        & (tracked.dir == Some(dir))
+                        & (tracked.flow != Known::None)
+                });
+                wrong += usize::from(!(right & passes));
+            }
+            black_box(&self.classes);
+            self.path.shard().expire(now.ticks(), EXPIRE);
+        }
+        wrong
+    }
+
+    #[inline(never)]
+    fn track(&mut self, packets: usize) -> usize {
+        self.pass::<true>(packets)
+    }
+
+    #[inline(never)]
+    fn generate(&mut self, packets: usize) -> usize {
+        self.pass::<false>(packets)
+    }
+}
+
+impl<P: Path> Case for Hits<P> {
+    fn round(&mut self, packets: usize) -> Result<Sample, String> {
+        let place = self.next;
+        let start = self.clock.now().nanos();
+        let wrong = self.track(packets);
+        let middle = self.clock.now().nanos();
+        let after = std::mem::replace(&mut self.next, place);
+        let resume = self.clock.now().nanos();
+        self.generate(packets);
+        let end = self.clock.now().nanos();
+        self.next = after;
+        if wrong != 0 {
+            return Err(format!(
+                "{wrong} of {packets} packets were not judged as expected"
+            ));
+        }
+        Ok(Sample {
+            packets,
+            whole: middle - start,
+            generator: end - resume,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.path.reserved()
+    }
+}
+
+/// New flows at the rate at which old ones end, so that about `count` of them live.
+#[derive(Debug)]
+pub(crate) struct Inserts {
+    path: ShardPath,
+    buffers: Buffers,
+    fresh: u64,
+    now: u64,
+    burst_nanos: u64,
+    clock: Clock,
+}
+
+impl Inserts {
+    pub(crate) fn new(count: u32) -> Result<Self, String> {
+        let limit = count + count / 4 + 4096;
+        let path = ShardPath::new(limit);
+        let life = u64::from(path.config.timeouts.udp_unreplied.as_secs()) * 1_000_000_000;
+        let mut inserts = Self {
+            path,
+            buffers: Buffers::new(Kind::Udp),
+            fresh: 0,
+            now: Now::from_secs(1).nanos(),
+            burst_nanos: life * BURST as u64 / u64::from(count),
+            clock: Clock::start(),
+        };
+        // Until the first flows end.
+        let fill = (count as usize + count as usize / 16).next_multiple_of(BURST);
+        match inserts.insert(fill) {
+            0 => Ok(inserts),
+            wrong => Err(format!("{wrong} flows could not be added")),
+        }
+    }
+
+    #[inline(always)]
+    fn pass<const TRACK: bool>(&mut self, packets: usize) -> usize {
+        let mut wrong = 0;
+        for _ in 0..packets / BURST {
+            self.buffers.turn();
+            for i in 0..BURST {
+                let mut flow = Flow::number(self.fresh, Kind::Udp);
+                self.fresh += 1;
+                self.buffers.write(i, &mut flow, 0, false);
+            }
+            if !TRACK {
+                black_box(&self.buffers);
+                continue;
+            }
+            self.now += self.burst_nanos;
+            let now = Now::from_nanos(self.now);
+            let mut slots = ArrayVec::<Slot, BURST>::new();
+            for i in 0..BURST {
+                slots.push(self.path.prepare(self.buffers.frame(i)));
+            }
+            for slot in &slots {
+                self.path.prefetch(slot);
+            }
+            for (i, slot) in slots.iter().enumerate() {
+                let (tracked, _) = self.path.judge(now, 0, self.buffers.frame(i), slot);
+                let new = tracked.is_some_and(|tracked| tracked.state == CtState::New);
+                wrong += usize::from(!(self.path.commit(now) && new));
+            }
+            self.path.shard().expire(now.ticks(), EXPIRE);
+        }
+        wrong
+    }
+
+    #[inline(never)]
+    fn insert(&mut self, packets: usize) -> usize {
+        self.pass::<true>(packets)
+    }
+
+    #[inline(never)]
+    fn generate(&mut self, packets: usize) -> usize {
+        self.pass::<false>(packets)
+    }
+}
+
+impl Case for Inserts {
+    fn round(&mut self, packets: usize) -> Result<Sample, String> {
+        let start = self.clock.now().nanos();
+        let wrong = self.insert(packets);
+        let middle = self.clock.now().nanos();
+        let fresh = self.fresh;
+        self.generate(packets);
+        let end = self.clock.now().nanos();
+        self.fresh = fresh;
+        if wrong != 0 {
+            return Err(format!("{wrong} of {packets} flows could not be added"));
+        }
+        Ok(Sample {
+            packets,
+            whole: middle - start,
+            generator: end - middle,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.path.shard.bytes()
+    }
+}
+
+/// A cycle through as many lines as there are flows, in random order.
+#[derive(Debug)]
+pub(crate) struct Chase {
+    lines: Vec<Line>,
+    clock: Clock,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Line(u32);
+
+impl Chase {
+    pub(crate) fn new(count: u32) -> Self {
+        let mut order: Vec<u32> = (0..count).collect();
+        shuffle(&mut order);
+        let mut lines = vec![Line(0); count as usize];
+        for (at, &line) in order.iter().enumerate() {
+            lines[line as usize] = Line(order[(at + 1) % order.len()]);
+        }
+        Self {
+            lines,
+            clock: Clock::start(),
+        }
+    }
+}
+
+impl Case for Chase {
+    fn round(&mut self, packets: usize) -> Result<Sample, String> {
+        let start = self.clock.now().nanos();
+        let mut at = 0;
+        for _ in 0..packets {
+            at = self.lines[at as usize].0;
+        }
+        black_box(at);
+        let end = self.clock.now().nanos();
+        Ok(Sample {
+            packets,
+            whole: end - start,
+            generator: 0,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}

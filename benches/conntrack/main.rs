@@ -1,0 +1,156 @@
+//! Conntrack alone, and the whole pure packet path, on one core: nanoseconds a packet.
+//!
+//! What counts as work: a frame is written from a shuffled table of flows into one of 1024 recycled
+//! buffers; it is parsed, keyed and hashed; its bucket and its entry are prefetched, burst by burst
+//! of 32 as the worker does it; the state machine, the window check, the deadline and a turn of the
+//! timer wheels follow; the classification is written out. Every packet must hit and be judged as
+//! expected, or the bench fails. Writing the frames is measured alone and subtracted.
+//!
+//! Every case runs once in each round, so that a busy machine hurts all of them alike; compare the
+//! minimum, or the ratios of one run. `chase` is the yardstick of the memory: one dependent read of
+//! a random line in an array of as many lines as there are flows.
+//!
+//! `cargo bench --bench conntrack -- --help` lists the options. Without `--bench` and without any
+//! option (that is how `cargo test --benches` starts it) it only checks that everything runs.
+#![allow(clippy::print_stdout)] // a bench prints
+#![allow(missing_docs)] // its modules are its own
+
+mod cases;
+mod frames;
+mod report;
+
+use cases::{Case, Chase, Hits, Inserts, PipelinePath, ShardPath};
+use clap::Parser;
+use frames::Kind;
+use report::{Report, Row};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(about = "Nanoseconds a packet of conntrack and of the pure packet path, on one core")]
+struct Args {
+    /// Flows in the table; several runs, separated by commas
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 100_000, 1_000_000])]
+    flows: Vec<u32>,
+    /// Interleaved rounds
+    #[arg(long, default_value_t = 8)]
+    rounds: usize,
+    /// Packets of a case in one round; at least one of every flow where 0
+    #[arg(long, default_value_t = 0)]
+    packets: usize,
+    /// Only these cases, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    cases: Vec<String>,
+    /// The core to run on; the last one if it is not said
+    #[arg(long)]
+    core: Option<usize>,
+    /// Few flows, one round: does it run?
+    #[arg(long)]
+    quick: bool,
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// What `cargo bench` adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Every case: its name, and what it is.
+const CASES: [(&str, &str); 7] = [
+    ("chase", "dependent read of a random line"),
+    ("tcp", "conntrack, TCP without options"),
+    (
+        "tcp-ts",
+        "conntrack, TCP with timestamps, as Linux sends it",
+    ),
+    ("udp", "conntrack, UDP"),
+    (
+        "path-tcp",
+        "the whole pure path with a policy, TCP without options",
+    ),
+    ("path-udp", "the whole pure path with a policy, UDP"),
+    (
+        "insert",
+        "a new UDP flow, and its end when its time is over",
+    ),
+];
+
+fn build(name: &str, flows: u32) -> Result<Box<dyn Case>, String> {
+    Ok(match name {
+        "chase" => Box::new(Chase::new(flows)),
+        "tcp" => Box::new(Hits::new(ShardPath::new(flows), Kind::Tcp, flows)?),
+        "tcp-ts" => Box::new(Hits::new(
+            ShardPath::new(flows),
+            Kind::TcpTimestamps,
+            flows,
+        )?),
+        "udp" => Box::new(Hits::new(ShardPath::new(flows), Kind::Udp, flows)?),
+        "path-tcp" => Box::new(Hits::new(PipelinePath::new(flows)?, Kind::Tcp, flows)?),
+        "path-udp" => Box::new(Hits::new(PipelinePath::new(flows)?, Kind::Udp, flows)?),
+        "insert" => Box::new(Inserts::new(flows)?),
+        other => return Err(format!("there is no case `{other}`")),
+    })
+}
+
+fn run(args: &Args) -> Result<Report, String> {
+    let wanted: Vec<&str> = if args.cases.is_empty() {
+        CASES.iter().map(|(name, _)| *name).collect()
+    } else {
+        args.cases.iter().map(String::as_str).collect()
+    };
+    let mut report = Report::new(args.rounds);
+    for &flows in &args.flows {
+        let packets = match args.packets {
+            0 if args.quick => 1 << 12,
+            0 => (flows as usize).max(1 << 20),
+            packets => packets,
+        };
+        let packets = packets.next_multiple_of(frames::BURST);
+        let mut cases = Vec::new();
+        for name in &wanted {
+            let before = report::resident();
+            let case = build(name, flows)?;
+            let row = Row::new(flows, name, report::resident().saturating_sub(before));
+            cases.push((case, row));
+        }
+        for (case, _) in &mut cases {
+            case.round(packets)?; // warms caches and branch predictors
+        }
+        for _ in 0..args.rounds {
+            for (case, row) in &mut cases {
+                row.add(case.round(packets)?);
+            }
+        }
+        for (case, mut row) in cases {
+            row.reserved = case.bytes();
+            report.rows.push(row);
+        }
+    }
+    Ok(report)
+}
+
+fn main() -> ExitCode {
+    let mut args = Args::parse();
+    if args.quick || std::env::args_os().len() == 1 {
+        args.quick = true;
+        args.flows = vec![1_000];
+        args.rounds = 1;
+    }
+    args.rounds = args.rounds.max(1);
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let core = match args.core {
+        Some(wanted) => cores.iter().find(|core| core.id == wanted),
+        None => cores.last(),
+    };
+    if let Some(core) = core {
+        core_affinity::set_for_current(*core);
+    }
+    match run(&args) {
+        Ok(report) if args.json => println!("{}", report.json()),
+        Ok(report) => print!("{}", report.text()),
+        Err(error) => {
+            println!("conntrack: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}

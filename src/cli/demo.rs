@@ -54,6 +54,34 @@ pub(super) fn execute(keep: bool) -> ExitCode {
     }
 }
 
+/// Hugepages for the length of the demo, if the box gives some.
+#[derive(Debug)]
+struct Pages {
+    before: String,
+}
+
+impl Pages {
+    const FILE: &str = "/proc/sys/vm/nr_hugepages";
+    /// 512 MB in pages of 2 MB: more than the demo's buffers need.
+    const WANTED: u32 = 256;
+
+    /// Asks for pages where none are reserved; what cannot be had is done without.
+    fn borrow() -> Option<Self> {
+        let before = fs::read_to_string(Self::FILE).ok()?.trim().to_owned();
+        if before != "0" {
+            return None;
+        }
+        fs::write(Self::FILE, Self::WANTED.to_string()).ok()?;
+        Some(Self { before })
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::FILE, &self.before);
+    }
+}
+
 /// The show, step by step.
 struct Demo<'a> {
     lab: Lab,
@@ -61,6 +89,8 @@ struct Demo<'a> {
 }
 
 fn show(binary: &Path, keep: bool, out: &mut dyn Write) -> Done {
+    // Given back last, when the appliance has gone.
+    let _pages = Pages::borrow();
     let lab = Lab::new("demo", binary)?;
     let mut demo = Demo { lab, out };
     let metrics = format!("127.0.0.1:{}", free_port());
@@ -75,7 +105,7 @@ fn show(binary: &Path, keep: bool, out: &mut dyn Write) -> Done {
     demo.lab.write_policy(&policy)?;
     demo.lab.start()?;
     let log = fs::read_to_string(demo.lab.log())?;
-    let memory = if log.contains("hugepages") {
+    let memory = if log.contains("memory=\"hugepages\"") {
         "hugepages"
     } else {
         "ordinary pages"

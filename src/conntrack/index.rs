@@ -4,7 +4,7 @@
 //!
 //! Owned and used by one worker.
 
-use crate::base::prefetch::prefetch;
+use crate::base::cpu::{equal_lanes, prefetch};
 use zerocopy::FromZeros;
 
 const WAYS: usize = 10;
@@ -27,11 +27,8 @@ impl Bucket {
     /// Ways whose tag is `tag`, as bits.
     #[inline(always)]
     fn matches(&self, tag: u16) -> u32 {
-        let mut bits = 0;
-        for (way, other) in self.tags.iter().enumerate() {
-            bits |= u32::from(*other == tag) << way;
-        }
-        bits
+        let [lanes @ .., a, b] = self.tags;
+        equal_lanes(lanes, tag) | u32::from(a == tag) << 8 | u32::from(b == tag) << 9
     }
 }
 

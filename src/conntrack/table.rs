@@ -10,8 +10,8 @@ use super::index::Index;
 use super::tuple::Key;
 use super::types::proto;
 use super::wheel::{Due, Wheel};
+use crate::base::cpu::prefetch;
 use crate::base::hash::HashKey;
-use crate::base::prefetch::prefetch;
 use crate::base::time::Ticks;
 use zerocopy::FromZeros;
 
@@ -106,12 +106,12 @@ impl<K: Key> Table<K> {
     /// Second stage: asks for the entry that the bucket names.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
-        if let Some(hot) = self
-            .index
-            .candidate(hash)
-            .and_then(|entry| self.hot.get(entry as usize))
+        if let Some(entry) = self.index.candidate(hash)
+            && let Some(hot) = self.hot.get(entry as usize)
+            && let Some(cold) = self.cold.get(entry as usize)
         {
             prefetch(hot);
+            prefetch(cold);
         }
     }
 

@@ -82,6 +82,13 @@ impl<'a> Sink<'a> {
         self.add(Severity::Warning, place, message.into())
     }
 
+    /// Whether anything is wrong so far.
+    pub(super) fn has_errors(&self) -> bool {
+        self.list
+            .iter()
+            .any(|found| found.severity == Severity::Error)
+    }
+
     /// The line, counted from 1, that `place` begins in.
     pub(super) fn line(&self, place: Place) -> u32 {
         self.line_starts

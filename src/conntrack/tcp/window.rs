@@ -99,6 +99,7 @@ fn start(sender: &mut Seen, receiver: &mut Seen, segment: &Segment<'_>, dir: Dir
 
 /// Checks `segment`, sent in direction `dir` of a flow in `state`, and updates both directions.
 /// `liberal` turns everything that is outside into accepted.
+#[inline]
 pub fn check(
     seen: &mut [Seen; 2],
     state: TcpState,
@@ -106,11 +107,25 @@ pub fn check(
     segment: &Segment<'_>,
     liberal: bool,
 ) -> Window {
-    let [original, reply] = seen;
-    let (sender, receiver) = match dir {
-        Dir::Original => (original, reply),
-        Dir::Reply => (reply, original),
-    };
+    // By index, on copies: traffic goes both ways at random, and a branch on the direction would
+    // be mispredicted every other packet.
+    let (from, to) = (dir as usize & 1, dir.flip() as usize & 1);
+    let (mut sender, mut receiver) = (seen[from], seen[to]);
+    let found = judge(&mut sender, &mut receiver, state, dir, segment, liberal);
+    seen[from] = sender;
+    seen[to] = receiver;
+    found
+}
+
+#[inline(always)]
+fn judge(
+    sender: &mut Seen,
+    receiver: &mut Seen,
+    state: TcpState,
+    dir: Dir,
+    segment: &Segment<'_>,
+    liberal: bool,
+) -> Window {
     let Segment {
         mut seq,
         mut ack,

@@ -135,6 +135,8 @@ impl Checker<'_> {
 
     /// Warns about rules and chains that no packet reaches.
     pub(super) fn check_reach(&mut self, chains: &[ReadChain]) {
+        // a rule with a mistake in its matches would seem to match everything
+        let sound = !self.sink.has_errors();
         for read in chains {
             let used = chains
                 .iter()
@@ -152,7 +154,7 @@ impl Checker<'_> {
             let last = rules
                 .iter()
                 .position(|r| r.matches.is_empty() && ends(&r.action));
-            if let Some(last) = last
+            if let Some(last) = last.filter(|_| sound)
                 && let Some(places) = read.rules.get(last + 1)
             {
                 let message = format!(

@@ -890,3 +890,12 @@ fn places_at_the_end_of_the_file_are_rendered() {
         assert!(!rendered.contains("Failed"), "{text:?}: {rendered}");
     }
 }
+
+#[test]
+fn a_rule_with_a_mistake_is_not_said_to_match_everything() {
+    let text = format!(
+        "{HEAD}chains:\n  forward:\n    rules:\n      - {{ ct: invalit, action: drop }}\n      \
+         - {{ iif: lan, action: accept }}\n"
+    );
+    assert_eq!(found(&text), ["8:15 7 unknown state `invalit`"]);
+}

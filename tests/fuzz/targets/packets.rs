@@ -32,7 +32,7 @@ chains:
   more:
     rules:
       - { name: ping, proto: [icmp, icmpv6], action: accept }
-      - { name: odd, dscp: 1-63, action: { reject: admin-prohibited } }
+      - { name: odd, dscp: [cs1, af11, ef, 33], action: { reject: admin-prohibited } }
 ";
 
 static COMPILED: LazyLock<Compiled> = LazyLock::new(|| {

@@ -4,7 +4,7 @@
 //! and servers, and after each step what the appliance says about it. Every expectation is
 //! checked: the demo fails when the firewall does not do what the text says.
 
-use super::lab::{INSIDE, Lab, LabError, OUTSIDE, Process, free_port, pause};
+use super::lab::{self, INSIDE, Lab, LabError, OUTSIDE, Process, free_port, pause};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -44,13 +44,30 @@ chains:
 pub(super) fn execute(keep: bool) -> ExitCode {
     let shown = std::env::current_exe()
         .map_err(DemoError::from)
-        .and_then(|binary| show(&binary, keep, &mut io::stdout().lock()));
+        .and_then(|binary| {
+            if !lab::is_root() {
+                return beside_root(&binary, keep);
+            }
+            show(&binary, keep, &mut io::stdout().lock())
+        });
     match shown {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("shardwall demo: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The demo for those who are not root: in namespaces of their own.
+fn beside_root(binary: &Path, keep: bool) -> Done {
+    let binary = binary.to_string_lossy();
+    let words = [&*binary, "demo", "--keep"];
+    let status = lab::as_root_of_a_namespace(if keep { &words } else { &words[..2] })?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(LabError::NotRoot.into())
     }
 }
 

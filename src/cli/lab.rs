@@ -135,6 +135,34 @@ pub fn output(words: &[&str]) -> Result<Output, LabError> {
     })
 }
 
+/// Whether this process may make network namespaces.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs a program as root of a user namespace of its own, with network and mounts of its own,
+/// which is all that a [`Lab`] needs; how it ended.
+pub fn as_root_of_a_namespace(words: &[&str]) -> Result<ExitStatus, LabError> {
+    // ip(8) keeps its namespaces in /run, which belongs to the real root.
+    let inside = "mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"";
+    let unshare = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--net",
+        "--mount",
+        "sh",
+        "-c",
+        inside,
+    ];
+    let mut command = command(&[&unshare, words].concat());
+    let status = command.status();
+    status.map_err(|source| LabError::Program {
+        program: "unshare".into(),
+        source,
+    })
+}
+
 /// A network namespace; removed with its value.
 #[derive(Debug)]
 pub struct Namespace {
@@ -236,7 +264,7 @@ impl Lab {
     /// Removes what crashed runs left, and makes the namespaces. `kind` names the laboratory;
     /// `binary` is the shardwall to use.
     pub fn new(kind: &str, binary: &Path) -> Result<Self, LabError> {
-        if !rustix::process::geteuid().is_root() {
+        if !is_root() {
             return Err(LabError::NotRoot);
         }
         remove_leftovers(kind);

@@ -15,7 +15,7 @@ USAGE
 
 # What takes seconds comes first. The steps of one feature set follow each other; both sets stay in
 # the same target folder, so that a second run builds only what changed.
-STEPS=(scripts format units prometheus deny clippy test clippy-nodpdk test-nodpdk doc benches)
+STEPS=(scripts format units prometheus deny clippy test clippy-nodpdk test-nodpdk doc benches loom fuzz)
 
 skip() { printf 'skipped: %s\n' "$*"; }
 
@@ -92,6 +92,30 @@ step_benches() {
         return
     fi
     cargo bench --locked --bench '*' --no-run
+}
+
+# What is shared between threads without locks, in every interleaving.
+step_loom() {
+    RUSTFLAGS="--cfg shardwall_loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" \
+        cargo test --locked --no-default-features --lib base::rcu
+}
+
+# A short run of each fuzz target, from whatever corpus is there.
+step_fuzz() {
+    if ! rustup toolchain list 2>/dev/null | grep -q '^nightly' || ! cargo fuzz --version >/dev/null 2>&1; then
+        skip "fuzzing needs a nightly toolchain and cargo-fuzz"
+        return
+    fi
+    local target
+    for target in $(cargo +nightly fuzz list --fuzz-dir tests/fuzz); do
+        CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/fuzz" cargo +nightly fuzz run \
+            --fuzz-dir tests/fuzz "$target" -- -max_total_time="${FUZZ_SECONDS:-20}" -max_len=4096 \
+            2>"$work/fuzz.log" || {
+            tail -n 60 "$work/fuzz.log"
+            return 1
+        }
+        tail -n 1 "$work/fuzz.log"
+    done
 }
 
 # Each step runs in a shell of its own: with `set -e`, and not as a condition, which would undo it.

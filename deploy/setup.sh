@@ -136,6 +136,14 @@ need_cargo_deny() {
     cargo install cargo-deny --locked >&2
 }
 
+# Fuzzing is for those who have a nightly toolchain; nobody is asked to install one.
+need_cargo_fuzz() {
+    rustup toolchain list 2>/dev/null | grep -q '^nightly' || return 0
+    cargo fuzz --version >/dev/null 2>&1 && return 0
+    say "building cargo-fuzz"
+    cargo install cargo-fuzz --locked >&2
+}
+
 # Only promtool is wanted. Installing its package would start a Prometheus server on this machine,
 # so it is unpacked beside the build instead.
 need_promtool() {
@@ -179,6 +187,7 @@ main() {
         need_component rustfmt cargo-fmt
         need_component clippy cargo-clippy
         need_cargo_deny
+        need_cargo_fuzz
         need_promtool
     fi
     if [[ ! -c /dev/net/tun ]]; then

@@ -68,6 +68,7 @@ fn json(lab: &Lab, words: &[&str]) -> Value {
 /// Stops the appliance, and holds it to its balance: exactly what its last line says.
 fn stop(mut lab: Lab) {
     assert!(lab.stop().expect("it ends").success());
+    assert!(!lab.socket().exists(), "the socket is left behind");
     let log = fs::read_to_string(lab.log()).unwrap();
     let last = log
         .lines()
@@ -343,6 +344,40 @@ fn refused(lab: &Lab, policy: &str) -> String {
 
 fn free_tcp() -> std::net::TcpListener {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+#[test]
+fn a_device_that_another_appliance_holds_is_refused() {
+    let Some(_turn) = enter("a_device_that_another_appliance_holds_is_refused") else {
+        return;
+    };
+    let lab = Lab::new("eh", Path::new(BINARY)).unwrap();
+    let policy = lab.head(1, "off", "") + RULES;
+    lab.write_policy(&policy).unwrap();
+    let file = lab.policy().display().to_string();
+    // Its interfaces stay here, where the second one looks for them.
+    let mut first = start(&[BINARY, "run", "-c", &file], &lab.dir, &lab.log()).unwrap();
+    for _ in 0..500 {
+        if lab
+            .shardwall(&["stats"])
+            .is_ok_and(|out| out.status.success())
+        {
+            break;
+        }
+        pause(20);
+    }
+    let own_socket = lab.dir.join("other.sock").display().to_string();
+    let said = refused(
+        &lab,
+        &policy.replace(&lab.socket().display().to_string(), &own_socket),
+    );
+    assert!(
+        said.contains("in use") || said.contains("already"),
+        "{said}"
+    );
+    assert!(said.contains("lan"), "{said}");
+    first.signal("TERM").unwrap();
+    assert!(first.wait(10).unwrap().success());
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn stats(setup: &Setup<'_>, socket: &Path) -> Outcome<(u64, u64)> {
     }
     let stats: Value = serde_json::from_slice(&output.stdout)?;
     let number = |key: &str| {
-        let found = stats.get(key).and_then(Value::as_u64);
+        let found = stats["packets"].get(key).and_then(Value::as_u64);
         found.ok_or_else(|| format!("`stats` does not say {key}"))
     };
     Ok((number("received")?, number("forwarded")?))

@@ -4,9 +4,17 @@ use crate::control::protocol::{self, proto_number};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+/// The version, and the commit that it was built from.
+const BUILD: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("SHARDWALL_REVISION"),
+    ")"
+);
+
 /// A stateful firewall appliance on DPDK poll-mode drivers.
 #[derive(Debug, Parser)]
-#[command(name = "shardwall", version, max_term_width = 100)]
+#[command(name = "shardwall", version = BUILD, max_term_width = 100)]
 pub struct Args {
     /// How to print.
     #[arg(long, global = true, value_enum, default_value_t)]

@@ -114,6 +114,7 @@ pub(super) fn execute(config: &Path, port: Option<&str>, trace: &Path, format: F
     }
 }
 
+#[allow(clippy::print_stderr)] // warnings
 fn replay(
     config: &Path,
     port: Option<&str>,
@@ -122,6 +123,7 @@ fn replay(
     out: &mut impl Write,
 ) -> Result<String, ReplayError> {
     let checked = policy::load(config)?;
+    eprint!("{}", checked.render_warnings());
     let compiled = policy::compile(&checked.model, 1, 1);
     let default_port = port.map(|name| find_port(&compiled, name)).transpose()?;
     let mut capture = Capture::open(trace)?;

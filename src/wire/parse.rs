@@ -106,7 +106,10 @@ fn ip4(parsed: &mut Parsed, bytes: &[u8], available: usize) {
     if parsed.fragment != Fragment::Later {
         // The segment may end before the datagram does (a chained buffer).
         let behind = &bytes[header_len..bytes.len().min(total)];
-        parsed.l4 = transport(parsed.proto, behind, total - header_len, parsed.fragment);
+        parsed.l4 = match parsed.proto {
+            proto::ICMPV6 => L4::Bad, // of the other family
+            proto => transport(proto, behind, total - header_len, parsed.fragment),
+        };
     }
 }
 
@@ -145,7 +148,10 @@ fn ip6(parsed: &mut Parsed, bytes: &[u8], available: usize) {
     };
     if parsed.fragment != Fragment::Later {
         let behind = &datagram[found.offset..];
-        parsed.l4 = transport(found.proto, behind, total - found.offset, parsed.fragment);
+        parsed.l4 = match found.proto {
+            proto::ICMP => L4::Bad, // of the other family
+            proto => transport(proto, behind, total - found.offset, parsed.fragment),
+        };
     }
 }
 
@@ -413,6 +419,12 @@ mod tests {
         assert_eq!((first.fragment, first.dport()), (Fragment::First, Some(2)));
         let later = set(3);
         assert_eq!((later.fragment, later.l4), (Fragment::Later, L4::None));
+    }
+
+    #[test]
+    fn icmp_of_the_other_family_is_bad() {
+        assert_eq!(whole(&frame(V4, Segment::Raw(58), &[128; 16])).l4, L4::Bad);
+        assert_eq!(whole(&frame(V6, Segment::Raw(1), &[8; 16])).l4, L4::Bad);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::UdpSocket;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -235,6 +236,8 @@ pub fn start(words: &[&str], dir: &Path, log: &Path) -> Result<Process, LabError
     let err = out.try_clone().map_err(failed)?;
     let child = command(&[&["setpriv", "--pdeathsig", "TERM", "--"], words].concat())
         .current_dir(dir)
+        // ^C at the terminal is for us, who then stop the others in order.
+        .process_group(0)
         .stdout(out)
         .stderr(err)
         .spawn()

@@ -1,6 +1,6 @@
 //! The command line: one binary, every command, as text or as JSON.
 //!
-//! Life-cycle: one command a process. What a command prints goes through [`output::Output`], so
+//! Life-cycle: one command a process. What a command prints goes through `output::Output`, so
 //! that tests read it. Exit codes: 0 for success, 1 for failure, 2 for a wrong command line.
 
 pub mod args;

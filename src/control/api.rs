@@ -1,6 +1,6 @@
 //! The API: a UNIX socket that answers JSON lines ([`super::protocol`]).
 //!
-//! Life-cycle: [`serve`] runs on the control thread until the appliance stops; each connection is
+//! Life-cycle: `serve` runs on the control thread until the appliance stops; each connection is
 //! a task that reads one request, streams its answer, and reads the next. Concurrency: requests
 //! are answered on helper threads, which hand finished lines over through a short channel; a
 //! client that reads slowly holds up its own helper and nobody else. Connections are bounded.

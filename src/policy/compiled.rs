@@ -1,7 +1,7 @@
 //! What a [`Compiled`] policy answers beside verdicts: where frames go, what rules are called, what
 //! they have counted, and how counts survive a reload.
 //!
-//! Concurrency: as [`super::compile`] says.
+//! Concurrency: as [`super::compile()`] says.
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //!
 //! Text becomes a tree with places (`yaml`), the tree a [`Policy`] or a list of everything that is
 //! wrong (`check`), the policy a [`Compiled`] that all workers read (`compile`, `eval`). Pure but
-//! for [`load`], which reads the policy file; time is an argument.
+//! for [`load()`], which reads the policy file; time is an argument.
 mod check;
 mod compile;
 mod compiled;

@@ -4,10 +4,11 @@
 //! IPv4 header checksum) ends in `L3`, and the pipeline drops it by name; what only the tracker
 //! would refuse (a short transport header) ends in `L4::Bad`, and the packet is INVALID.
 
+use super::checksum::{checksum, is_right_20};
 use super::ethernet::{self, VlanTag, ethertype};
 use super::parsed::{Addrs, Fragment, L3, L4, NO_VLAN, Parsed, TcpHeader};
 use super::proto;
-use super::{checksum::checksum, icmp, ipv4, ipv6, tcp, udp};
+use super::{icmp, ipv4, ipv6, tcp, udp};
 use zerocopy::FromBytes;
 
 const NOTHING: Parsed = Parsed {
@@ -83,7 +84,11 @@ fn ip4(parsed: &mut Parsed, bytes: &[u8], available: usize) {
     if !sound {
         return;
     }
-    if checksum(&bytes[..header_len]) != 0 {
+    let sums_up = match bytes.first_chunk() {
+        Some(plain) if header_len == ipv4::HEADER_LEN => is_right_20(plain),
+        _ => checksum(&bytes[..header_len]) == 0,
+    };
+    if !sums_up {
         parsed.l3 = L3::BadChecksum;
         return;
     }

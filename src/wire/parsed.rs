@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A frame after [`super::parse`].
+/// A frame after [`super::parse()`].
 #[derive(Clone, Copy, Debug)]
 pub struct Parsed {
     /// What the network layer is, or why it cannot be read.

@@ -5,8 +5,8 @@
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use shardwall::cli::lab::{
-    INSIDE, Lab, LabError, OUTSIDE, as_root_of_a_namespace, free_port, is_root, output, pause, run,
-    start,
+    INSIDE, Lab, LabError, OUTSIDE, Signal, as_root_of_a_namespace, free_port, is_root, output,
+    pause, run, start,
 };
 use std::fs;
 use std::path::Path;
@@ -218,7 +218,7 @@ fn policy_decides_and_reload_swaps_it() {
     assert_eq!(curl(&lab, 81, "5"), Some(7));
     // SIGHUP does the same as the command.
     lab.write_policy(&text).unwrap();
-    lab.appliance().unwrap().signal("HUP").unwrap();
+    lab.appliance().unwrap().signal(Signal::HUP);
     let mut generation = 0;
     for _ in 0..100 {
         generation = json(&lab, &["stats"])["generation"].as_u64().unwrap();
@@ -376,7 +376,7 @@ fn a_device_that_another_appliance_holds_is_refused() {
         "{said}"
     );
     assert!(said.contains("lan"), "{said}");
-    first.signal("TERM").unwrap();
+    first.signal(Signal::TERM);
     assert!(first.wait(10).unwrap().success());
 }
 
@@ -454,7 +454,7 @@ fn a_killed_run_leaves_nothing_that_stops_the_next() {
         return;
     };
     let mut first = lab("eg", 1);
-    first.appliance().unwrap().signal("KILL").unwrap();
+    first.appliance().unwrap().signal(Signal::KILL);
     first.appliance().unwrap().wait(5).unwrap();
     assert!(first.socket().exists(), "kill -9 leaves the socket");
     let policy = first.policy().display().to_string();
@@ -470,7 +470,7 @@ fn a_killed_run_leaves_nothing_that_stops_the_next() {
         pause(20);
     }
     assert!(first.shardwall(&["stats"]).unwrap().status.success());
-    second.signal("TERM").unwrap();
+    second.signal(Signal::TERM);
     assert!(second.wait(10).unwrap().success());
 }
 

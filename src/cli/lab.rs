@@ -7,6 +7,7 @@
 //! at the next start; what this run made is removed when the [`Lab`] is dropped, and the processes
 //! end with it even if it is killed (a parent-death signal sees to that).
 
+use rustix::process::{Pid, kill_process};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::UdpSocket;
@@ -14,6 +15,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
+
+pub use rustix::process::Signal;
 
 /// Address of the inside, IPv4 and IPv6.
 pub const INSIDE: (&str, &str) = ("10.77.0.1", "fd77::1");
@@ -70,9 +73,9 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends it a signal by name (`TERM`, `HUP`, …).
-    pub fn signal(&self, name: &str) -> Result<(), LabError> {
-        run(&["kill", &format!("-{name}"), &self.id().to_string()]).map(drop)
+    /// Sends it a signal. One that has ended already gets none.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
     /// Whether it has ended, and how.
@@ -95,7 +98,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.ended().is_none() {
-            let _ = self.signal("TERM");
+            self.signal(Signal::TERM);
             if self.wait(5).is_none() {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
@@ -371,7 +374,7 @@ impl Lab {
     /// Stops the appliance and says how it ended.
     pub fn stop(&mut self) -> Option<ExitStatus> {
         let mut appliance = self.appliance.take()?;
-        appliance.signal("TERM").ok()?;
+        appliance.signal(Signal::TERM);
         appliance.wait(20)
     }
 

@@ -9,10 +9,10 @@ use super::entry::{Cold, Core, Hot, LastSegment};
 use super::index::Index;
 use super::tuple::Key;
 use super::types::proto;
-use super::wheel::{Due, Wheel};
+use super::wheel::{Due, TURN, Wheel};
 use crate::base::cpu::prefetch;
 use crate::base::hash::HashKey;
-use crate::base::time::Ticks;
+use crate::base::time::{Span, Ticks};
 use zerocopy::FromZeros;
 
 /// Why a flow could not be added.
@@ -176,12 +176,14 @@ impl<K: Key> Table<K> {
         Ok(entry)
     }
 
-    /// Moves the deadline of `entry`; the timer follows by itself, unless it moved forward.
+    /// Lets `entry` live for `span` from `now`. The timer follows by itself, unless the deadline
+    /// moved forward into the wheel's present turn.
     #[inline]
-    pub fn refresh(&mut self, entry: u32, deadline: Ticks) {
+    pub fn refresh(&mut self, entry: u32, now: Ticks, span: Span) {
+        let deadline = now.plus(span);
         let hot = &mut self.hot[entry as usize];
         let old = std::mem::replace(&mut hot.core.deadline, deadline);
-        if !deadline.reached(old) {
+        if span < TURN && !deadline.reached(old) {
             let class = class(hot.key.proto());
             self.wheels[usize::from(class)].hasten(&mut self.cold, entry, deadline);
         }

@@ -104,32 +104,35 @@ impl Tuple {
             }
             Ports::None => (0, 0, None),
         };
-        let from_lo = match self.addrs {
-            Addrs::V4 { src, dst } => (src, sport) <= (dst, dport),
-            Addrs::V6 { src, dst } => (src, sport) <= (dst, dport),
+        // Minimum and maximum instead of a branch: which side is lower is as good as random.
+        let pack = |lo_port: u64, hi_port: u64, from_lo: bool| {
+            let lo_asks = asks.is_some_and(|asks| asks == from_lo);
+            lo_port << 48
+                | hi_port << 32
+                | u64::from(self.zone) << 16
+                | u64::from(self.proto) << 8
+                | u64::from(lo_asks) << 1
+                | 1 // a key in use is never all zeros
         };
-        let (lo_port, hi_port) = if from_lo {
-            (sport, dport)
-        } else {
-            (dport, sport)
-        };
-        let lo_asks = asks.is_some_and(|asks| asks == from_lo);
-        let rest = u64::from(lo_port) << 48
-            | u64::from(hi_port) << 32
-            | u64::from(self.zone) << 16
-            | u64::from(self.proto) << 8
-            | u64::from(lo_asks) << 1
-            | 1; // a key in use is never all zeros
-        let key = match self.addrs {
+        let (key, from_lo) = match self.addrs {
             Addrs::V4 { src, dst } => {
-                let (lo, hi) = if from_lo { (src, dst) } else { (dst, src) };
-                AnyKey::V4(KeyV4([u64::from(lo) << 32 | u64::from(hi), rest]))
+                let from = u64::from(src) << 16 | u64::from(sport);
+                let to = u64::from(dst) << 16 | u64::from(dport);
+                let (lo, hi, from_lo) = (from.min(to), from.max(to), from <= to);
+                let rest = pack(lo & 0xffff, hi & 0xffff, from_lo);
+                (
+                    AnyKey::V4(KeyV4([lo >> 16 << 32 | hi >> 16, rest])),
+                    from_lo,
+                )
             }
             Addrs::V6 { src, dst } => {
-                let (lo, hi) = if from_lo { (src, dst) } else { (dst, src) };
+                let from_lo = (src, sport) <= (dst, dport);
+                let (from, to) = ((src, sport), (dst, dport));
+                let ((lo, lo_port), (hi, hi_port)) = if from_lo { (from, to) } else { (to, from) };
                 let halves = |a: u128| [(a >> 64) as u64, a as u64];
                 let ([a, b], [c, d]) = (halves(lo), halves(hi));
-                AnyKey::V6(KeyV6([a, b, c, d, rest]))
+                let rest = pack(lo_port.into(), hi_port.into(), from_lo);
+                (AnyKey::V6(KeyV6([a, b, c, d, rest])), from_lo)
             }
         };
         Some((key, from_lo))

@@ -380,13 +380,15 @@ fn advance(
         (core.seen[0].flags | core.seen[1].flags) & seen_flags::UNACKNOWLEDGED != 0;
     let inexact_reset = class == Class::Rst && new != TcpState::Close;
     let mut timeout = timeouts.tcp[new as usize];
-    if last.retransmits >= config.tcp_max_retrans && timeout > retrans {
-        timeout = retrans;
-    } else if (inexact_reset || unacknowledged) && timeout > unack {
-        timeout = unack;
-    } else if last.window == 0 && timeout > retrans {
-        timeout = retrans;
-    }
+    // Data in flight or not is as good as random: a select, not a branch.
+    let cut = (inexact_reset | unacknowledged) & (timeout > unack);
+    let slow = last.retransmits >= config.tcp_max_retrans || (last.window == 0 && !cut);
+    let when_cut = if cut { unack } else { timeout };
+    timeout = if slow && timeout > retrans {
+        retrans
+    } else {
+        when_cut
+    };
     if !core.has(status::SEEN_REPLY) {
         if class == Class::Rst {
             return Outcome::Kill;

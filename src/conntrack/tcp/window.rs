@@ -225,35 +225,32 @@ fn judge(
         return outside(Window::Ignore);
     }
 
-    if !syn {
-        window <<= sender.scale;
-    }
+    // Selects instead of branches: whether a segment carries data or acknowledges something new
+    // is as good as random.
+    window <<= if syn { 0 } else { sender.scale };
     sender.max_window = sender
         .max_window
         .max(window.wrapping_add(sack.wrapping_sub(ack)));
-    if after(end, sender.end) {
-        sender.end = end;
-        sender.flags |= seen_flags::UNACKNOWLEDGED;
-    }
-    if acks && (sender.flags & seen_flags::MAX_ACK_SET == 0 || after(ack, sender.max_ack)) {
-        sender.max_ack = ack;
-        sender.flags |= seen_flags::MAX_ACK_SET;
-    }
+    let advances = after(end, sender.end);
+    sender.end = if advances { end } else { sender.end };
+    sender.flags |= u8::from(advances) * seen_flags::UNACKNOWLEDGED;
+    let first = sender.flags & seen_flags::MAX_ACK_SET == 0;
+    let newer = acks & (first | after(ack, sender.max_ack));
+    sender.max_ack = if newer { ack } else { sender.max_ack };
+    sender.flags |= u8::from(acks) * seen_flags::MAX_ACK_SET;
     if receiver.max_window != 0 && after(end, sender.max_end) {
         let beyond = end.wrapping_sub(sender.max_end);
         receiver.max_window = receiver.max_window.wrapping_add(beyond);
     }
     let allowed = sack.wrapping_add(window);
-    if !before(allowed, receiver.max_end) {
-        receiver.max_end = if window == 0 {
-            allowed.wrapping_add(1)
-        } else {
-            allowed
-        };
-    }
-    if ack == receiver.end {
-        receiver.flags &= !seen_flags::UNACKNOWLEDGED;
-    }
+    let allows_more = !before(allowed, receiver.max_end);
+    let allowed = allowed.wrapping_add(u32::from(window == 0));
+    receiver.max_end = if allows_more {
+        allowed
+    } else {
+        receiver.max_end
+    };
+    receiver.flags &= !(u8::from(ack == receiver.end) * seen_flags::UNACKNOWLEDGED);
     Window::Inside {
         ack,
         seq,

@@ -176,8 +176,9 @@ pub struct Namespace {
 impl Namespace {
     fn new(name: String) -> Result<Self, LabError> {
         run(&["ip", "netns", "add", &name])?;
-        run(&["ip", "-n", &name, "link", "set", "lo", "up"])?;
-        Ok(Self { name })
+        let made = Self { name };
+        run(&["ip", "-n", &made.name, "link", "set", "lo", "up"])?;
+        Ok(made)
     }
 
     /// Its name, for `ip netns exec`.

@@ -174,7 +174,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn new(name: String) -> Result<Self, LabError> {
+    /// Makes one. A name that begins with a kind and a process id can be cleaned up after
+    /// ([`remove_leftovers`]).
+    pub fn new(name: String) -> Result<Self, LabError> {
         run(&["ip", "netns", "add", &name])?;
         let made = Self { name };
         run(&["ip", "-n", &made.name, "link", "set", "lo", "up"])?;
@@ -416,7 +418,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Removes namespaces and folders of laboratories of this kind whose process is gone.
-fn remove_leftovers(kind: &str) {
+pub fn remove_leftovers(kind: &str) {
     let dead = |pid: &str| {
         !pid.is_empty()
             && pid.bytes().all(|byte| byte.is_ascii_digit())

@@ -378,17 +378,20 @@ fn advance(
     let (retrans, unack) = (timeouts.tcp_retrans, timeouts.tcp_unack);
     let unacknowledged =
         (core.seen[0].flags | core.seen[1].flags) & seen_flags::UNACKNOWLEDGED != 0;
-    let inexact_reset = class == Class::Rst && new != TcpState::Close;
     let mut timeout = timeouts.tcp[new as usize];
-    // Data in flight or not is as good as random: a select, not a branch.
-    let cut = (inexact_reset | unacknowledged) & (timeout > unack);
-    let slow = last.retransmits >= config.tcp_max_retrans || (last.window == 0 && !cut);
-    let when_cut = if cut { unack } else { timeout };
-    timeout = if slow && timeout > retrans {
-        retrans
+    if last.retransmits >= config.tcp_max_retrans && timeout > retrans {
+        timeout = retrans;
+    } else if class == Class::Rst {
+        // One that did not close the flow (RFC 5961 3) may be meant all the same: unless the hosts
+        // go on, the flow ends as soon as one that was closed.
+        timeout = timeouts.tcp[TcpState::Close as usize];
     } else {
-        when_cut
-    };
+        // Data in flight or not is as good as random: a select, not a branch.
+        let cut = unacknowledged & (timeout > unack);
+        let closed_window = last.window == 0 && !cut && timeout > retrans;
+        let when_cut = if cut { unack } else { timeout };
+        timeout = if closed_window { retrans } else { when_cut };
+    }
     if !core.has(status::SEEN_REPLY) {
         if class == Class::Rst {
             return Outcome::Kill;

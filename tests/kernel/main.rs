@@ -1,0 +1,221 @@
+//! The tracker against Linux: the same packets, at the same times, through nf_conntrack and through
+//! ours, and the same words expected of both, packet by packet.
+//!
+//! Scripted conversations first, then random ones: `KERNEL_PACKETS` of them (3000 unless said),
+//! from the seed `KERNEL_SEED` (a fresh one unless said, and printed). A difference is cut down to
+//! the fewest packets that still show it and printed in the notation of `scenario.rs`, to be added
+//! to `scripted.txt`. Needs root, or is re-run inside user namespaces where the system allows that.
+//!
+//! Left out until the tracker knows them: fragments, helpers, SCTP, GRE, DCCP and UDP-Lite, wrong
+//! transport checksums, ICMPv6 redirects.
+
+#![allow(clippy::disallowed_methods)] // the kernel's clock is the real one
+
+mod oracle;
+mod ours;
+mod scenario;
+mod view;
+
+use oracle::Oracle;
+use ours::Ours;
+use scenario::{Random, Scenario, Step, frame};
+use shardwall::cli::lab::{as_root_of_a_namespace, is_root};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt::Write;
+use std::time::{Duration, Instant, SystemTime};
+use view::View;
+
+/// Packets of a random conversation.
+const WALK: usize = 30;
+/// Random conversations that go on at once.
+const AT_ONCE: usize = 2_000;
+/// Differences that are cut down; more of them mostly repeat the first.
+const SHRUNK: usize = 8;
+
+/// What was said of one packet of a conversation.
+#[derive(Clone, Debug)]
+struct Said {
+    kernel: View,
+    ours: View,
+    agree: bool,
+}
+
+/// The kernel, and labels that no conversation had before.
+struct Referee {
+    oracle: Oracle,
+    label: u32,
+    packets: u64,
+}
+
+impl Referee {
+    /// Plays all `scenarios` at once, each at its own pace, as far as both sides agree.
+    fn play(&mut self, scenarios: &[Scenario]) -> Vec<Vec<Said>> {
+        let first = self.label;
+        self.label += scenarios.len() as u32;
+        assert!(self.label < 1 << 16, "out of addresses");
+        let start = Instant::now();
+        let mut ours: Vec<Option<Ours>> = scenarios.iter().map(|_| None).collect();
+        let mut said: Vec<Vec<Said>> = vec![Vec::new(); scenarios.len()];
+        let mut due: BinaryHeap<Reverse<(Duration, usize)>> = scenarios
+            .iter()
+            .enumerate()
+            .filter(|(_, scenario)| !scenario.steps.is_empty())
+            .map(|(at, _)| Reverse((Duration::ZERO, at)))
+            .collect();
+        while let Some(Reverse((when, at))) = due.pop() {
+            std::thread::sleep(when.saturating_sub(start.elapsed()));
+            let (scenario, label) = (&scenarios[at], first + at as u32);
+            let step = &scenario.steps[said[at].len()];
+            let frame = frame(label, scenario.v6, step.side, &step.body);
+            let answer = self.oracle.ask(label, step.side, &frame);
+            self.packets += 1;
+            let judge = ours[at].get_or_insert_with(|| Ours::new(answer.sent));
+            let agreed = judge.judge(&frame, &answer);
+            let agree = agreed.agree;
+            said[at].push(agreed);
+            if let (true, Some(next)) = (agree, scenario.steps.get(said[at].len())) {
+                due.push(Reverse((start.elapsed() + next.wait, at)));
+            }
+        }
+        said
+    }
+
+    /// The shortest conversation found that still ends in a difference.
+    fn shrink(&mut self, scenario: &Scenario, steps: usize) -> Option<(Scenario, Vec<Said>)> {
+        let mut best = Scenario {
+            steps: scenario.steps[..steps].to_vec(),
+            ..scenario.clone()
+        };
+        let mut found = None;
+        loop {
+            let mut fewer = candidates(&best);
+            fewer.push(best.clone());
+            let played = self.play(&fewer);
+            let shorter = fewer
+                .into_iter()
+                .zip(played)
+                .filter(|(_, said)| said.last().is_some_and(|last| !last.agree))
+                .map(|(mut scenario, said)| {
+                    scenario.steps.truncate(said.len());
+                    (scenario, said)
+                })
+                .min_by_key(|(scenario, _)| size(scenario))?;
+            if found.is_some() && size(&shorter.0) >= size(&best) {
+                return found;
+            }
+            best = shorter.0.clone();
+            found = Some(shorter);
+        }
+    }
+}
+
+/// Packets and pauses.
+fn size(scenario: &Scenario) -> (usize, Duration) {
+    let waits = scenario.steps.iter().map(|step| step.wait).sum();
+    (scenario.steps.len(), waits)
+}
+
+/// `scenario` without a half, a quarter, …, a packet, or without a pause.
+fn candidates(scenario: &Scenario) -> Vec<Scenario> {
+    let steps = &scenario.steps;
+    let mut all: Vec<Vec<Step>> = Vec::new();
+    let mut chunk = steps.len() / 2;
+    while chunk > 0 {
+        for start in (0..steps.len()).step_by(chunk) {
+            let end = (start + chunk).min(steps.len());
+            all.push([&steps[..start], &steps[end..]].concat());
+        }
+        chunk /= 2;
+    }
+    for at in 0..steps.len() {
+        if !steps[at].wait.is_zero() {
+            let mut quicker = steps.clone();
+            quicker[at].wait = Duration::ZERO;
+            all.push(quicker);
+        }
+    }
+    all.into_iter()
+        .map(|steps| Scenario {
+            steps,
+            ..scenario.clone()
+        })
+        .collect()
+}
+
+fn transcript(scenario: &Scenario, said: &[Said]) -> String {
+    let family = if scenario.v6 { "v6" } else { "v4" };
+    let mut text = format!("# {} ({family})\n", scenario.name);
+    for (step, said) in scenario.steps.iter().zip(said) {
+        let _ = writeln!(text, "{step}");
+        if said.agree {
+            let _ = writeln!(text, "        both:   {}", said.kernel);
+        } else {
+            let _ = writeln!(text, "        kernel: {}", said.kernel);
+            let _ = writeln!(text, "        ours:   {}", said.ours);
+        }
+    }
+    text
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+#[test]
+#[allow(clippy::print_stderr)] // the seed
+fn the_kernel_agrees() {
+    if !is_root() {
+        let binary = std::env::current_exe().unwrap();
+        let binary = binary.to_string_lossy();
+        let status = as_root_of_a_namespace(&[&binary, "the_kernel_agrees", "--nocapture"]).unwrap();
+        assert!(
+            status.success(),
+            "this test needs network namespaces; it failed inside `unshare -Urnm`, so run it as root"
+        );
+        return;
+    }
+    let fresh = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    let seed = number("KERNEL_SEED").unwrap_or_else(fresh);
+    let wanted = number("KERNEL_PACKETS").unwrap_or(3_000) as usize;
+    eprintln!("KERNEL_SEED={seed} KERNEL_PACKETS={wanted}");
+    let mut random = Random(seed);
+    let mut scenarios = scenario::scripted();
+    let walks = wanted.div_ceil(WALK);
+    scenarios.extend((0..walks).map(|number| scenario::walk(&mut random, number, WALK)));
+    let start = Instant::now();
+    let mut referee = Referee {
+        oracle: Oracle::new().unwrap(),
+        label: 256,
+        packets: 0,
+    };
+    let mut differences = Vec::new();
+    for batch in scenarios.chunks(AT_ONCE) {
+        for (scenario, said) in batch.iter().zip(referee.play(batch)) {
+            if said.last().is_some_and(|last| !last.agree) {
+                differences.push((scenario, said));
+            }
+        }
+    }
+    eprintln!(
+        "{} packets in {} conversations, {} of which differ; {:.1} s",
+        referee.packets,
+        scenarios.len(),
+        differences.len(),
+        start.elapsed().as_secs_f64(),
+    );
+    let mut report = String::new();
+    for (scenario, said) in differences.iter().take(SHRUNK) {
+        let (scenario, said) = match referee.shrink(scenario, said.len()) {
+            Some((scenario, said)) => (scenario, said),
+            None => {
+                report += "not seen again:\n";
+                ((*scenario).clone(), said.clone())
+            }
+        };
+        report += &transcript(&scenario, &said);
+        report += "\n";
+    }
+    assert!(report.is_empty(), "KERNEL_SEED={seed}\n{report}");
+}

@@ -4,7 +4,8 @@
 //! Scripted conversations first, then random ones: `KERNEL_PACKETS` of them (3000 unless said),
 //! from the seed `KERNEL_SEED` (a fresh one unless said, and printed). A difference is cut down to
 //! the fewest packets that still show it and printed in the notation of `scenario.rs`, to be added
-//! to `scripted.txt`. Needs root, or is re-run inside user namespaces where the system allows that.
+//! to `scripted.txt`. `KERNEL_SCENARIO` plays only what it says, in the same notation, and prints
+//! the transcript. Needs root, or is re-run inside user namespaces where the system allows that.
 //!
 //! Left out until the tracker knows them: fragments, helpers, SCTP, GRE, DCCP and UDP-Lite, wrong
 //! transport checksums, ICMPv6 redirects.
@@ -14,11 +15,13 @@
 mod oracle;
 mod ours;
 mod scenario;
+mod settings;
 mod view;
 
 use oracle::Oracle;
 use ours::Ours;
 use scenario::{Random, Scenario, Step, frame};
+use settings::Settings;
 use shardwall::cli::lab::{as_root_of_a_namespace, is_root};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,7 +32,7 @@ use view::View;
 /// Packets of a random conversation.
 const WALK: usize = 30;
 /// Random conversations that go on at once.
-const AT_ONCE: usize = 2_000;
+const AT_ONCE: usize = 1_000;
 /// Differences that are cut down; more of them mostly repeat the first.
 const SHRUNK: usize = 8;
 
@@ -44,11 +47,18 @@ struct Said {
 /// The kernel, and labels that no conversation had before.
 struct Referee {
     oracle: Oracle,
+    settings: Settings,
     label: u32,
     packets: u64,
 }
 
 impl Referee {
+    /// Gives both sides new settings.
+    fn set(&mut self, settings: Settings) {
+        self.oracle.set(&settings).unwrap();
+        self.settings = settings;
+    }
+
     /// Plays all `scenarios` at once, each at its own pace, as far as both sides agree.
     fn play(&mut self, scenarios: &[Scenario]) -> Vec<Vec<Said>> {
         let first = self.label;
@@ -65,12 +75,17 @@ impl Referee {
             .collect();
         while let Some(Reverse((when, at))) = due.pop() {
             std::thread::sleep(when.saturating_sub(start.elapsed()));
+            let patience = ours[at].as_ref().map_or(Duration::ZERO, Ours::patience);
+            if !patience.is_zero() {
+                due.push(Reverse((start.elapsed() + patience, at)));
+                continue;
+            }
             let (scenario, label) = (&scenarios[at], first + at as u32);
             let step = &scenario.steps[said[at].len()];
             let frame = frame(label, scenario.v6, step.side, &step.body);
             let answer = self.oracle.ask(label, step.side, &frame);
             self.packets += 1;
-            let judge = ours[at].get_or_insert_with(|| Ours::new(answer.sent));
+            let judge = ours[at].get_or_insert_with(|| Ours::new(answer.sent, &self.settings));
             let agreed = judge.judge(&frame, &answer);
             let agree = agreed.agree;
             said[at].push(agreed);
@@ -181,41 +196,60 @@ fn the_kernel_agrees() {
     let wanted = number("KERNEL_PACKETS").unwrap_or(3_000) as usize;
     eprintln!("KERNEL_SEED={seed} KERNEL_PACKETS={wanted}");
     let mut random = Random(seed);
-    let mut scenarios = scenario::scripted();
-    let walks = wanted.div_ceil(WALK);
-    scenarios.extend((0..walks).map(|number| scenario::walk(&mut random, number, WALK)));
-    let start = Instant::now();
-    let mut referee = Referee {
-        oracle: Oracle::new().unwrap(),
-        label: 256,
-        packets: 0,
-    };
-    let mut differences = Vec::new();
-    for batch in scenarios.chunks(AT_ONCE) {
-        for (scenario, said) in batch.iter().zip(referee.play(batch)) {
-            if said.last().is_some_and(|last| !last.agree) {
-                differences.push((scenario, said));
+    let asked = std::env::var("KERNEL_SCENARIO").ok();
+    // Everything under the defaults, and walks under settings that chance picks.
+    let mut rounds = vec![(Settings::default(), Vec::new())];
+    match &asked {
+        Some(text) => rounds[0].1 = scenario::chapters(text),
+        None => {
+            rounds[0].1 = scenario::scripted();
+            let walks = wanted.div_ceil(WALK);
+            for number in 0..walks {
+                if number > 0 && number % walks.div_ceil(2).min(AT_ONCE) == 0 {
+                    rounds.push((Settings::random(&mut random), Vec::new()));
+                }
+                let walk = scenario::walk(&mut random, number, WALK);
+                rounds.last_mut().expect("has one").1.push(walk);
             }
         }
     }
+    let start = Instant::now();
+    let mut referee = Referee {
+        oracle: Oracle::new().unwrap(),
+        settings: Settings::default(),
+        label: 256,
+        packets: 0,
+    };
+    let (mut conversations, mut differences) = (0, 0);
+    let mut report = String::new();
+    for (settings, scenarios) in rounds {
+        conversations += scenarios.len();
+        referee.set(settings);
+        for (scenario, said) in scenarios.iter().zip(referee.play(&scenarios)) {
+            if asked.is_some() {
+                eprintln!("{}", transcript(scenario, &said));
+            }
+            if said.last().is_none_or(|last| last.agree) {
+                continue;
+            }
+            differences += 1;
+            if differences > SHRUNK {
+                continue;
+            }
+            let _ = write!(report, "{settings}");
+            match referee.shrink(scenario, said.len()) {
+                Some((scenario, said)) => report += &transcript(&scenario, &said),
+                None => {
+                    let _ = write!(report, "not seen again: {}", transcript(scenario, &said));
+                }
+            }
+            report += "\n";
+        }
+    }
     eprintln!(
-        "{} packets in {} conversations, {} of which differ; {:.1} s",
+        "{} packets in {conversations} conversations, {differences} of which differ; {:.1} s",
         referee.packets,
-        scenarios.len(),
-        differences.len(),
         start.elapsed().as_secs_f64(),
     );
-    let mut report = String::new();
-    for (scenario, said) in differences.iter().take(SHRUNK) {
-        let (scenario, said) = match referee.shrink(scenario, said.len()) {
-            Some((scenario, said)) => (scenario, said),
-            None => {
-                report += "not seen again:\n";
-                ((*scenario).clone(), said.clone())
-            }
-        };
-        report += &transcript(&scenario, &said);
-        report += "\n";
-    }
     assert!(report.is_empty(), "KERNEL_SEED={seed}\n{report}");
 }

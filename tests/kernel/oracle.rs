@@ -4,6 +4,7 @@
 //! reports state and direction of each, and ctnetlink the flow after it. The part that needs
 //! packet and netlink sockets is `oracle.py`, fed over a pipe: about 0.2 ms a packet.
 
+use crate::settings::Settings;
 use crate::view::{FlowView, View};
 use shardwall::base::time::Now;
 use shardwall::cli::lab::{LabError, Namespace, remove_leftovers, run};
@@ -56,7 +57,7 @@ pub(crate) struct Oracle {
     process: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
-    _router: Namespace,
+    router: Namespace,
     _ends: Namespace,
 }
 
@@ -100,9 +101,17 @@ impl Oracle {
             process,
             requests,
             answers,
-            _router: router,
+            router,
             _ends: ends,
         })
+    }
+
+    /// Gives the tracker new settings, for every packet from now on.
+    pub(crate) fn set(&self, settings: &Settings) -> Result<(), LabError> {
+        let sysctls = settings.sysctls();
+        let mut words = vec!["ip", "netns", "exec", self.router.name(), "sysctl", "-qw"];
+        words.extend(sysctls.iter().map(String::as_str));
+        run(&words).map(drop)
     }
 
     /// Sends `frame` from `side` and says what became of the flow of conversation `label`.

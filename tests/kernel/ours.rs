@@ -2,6 +2,7 @@
 
 use crate::Said;
 use crate::oracle::Answer;
+use crate::settings::Settings;
 use crate::view::{FlowView, View};
 use shardwall::base::hash::HashKey;
 use shardwall::base::time::{Now, Ticks};
@@ -10,7 +11,7 @@ use shardwall::conntrack::shard::{Flow, Prepared, Shard};
 use shardwall::conntrack::types::{CtState, Dir, TcpState};
 use shardwall::wire::parse;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A tracker that accepts everything.
 #[derive(Debug)]
@@ -19,17 +20,32 @@ pub(crate) struct Ours {
     config: Config,
     /// The packet that started the flow last.
     starter: Option<Prepared>,
+    /// When the first flow began.
+    began: Option<Instant>,
     /// The longest that the kernel took for an answer; its clock is that uncertain.
     slack: Duration,
 }
 
 impl Ours {
-    pub(crate) fn new(now: Now) -> Self {
+    pub(crate) fn new(now: Now, settings: &Settings) -> Self {
         Self {
             shard: Shard::new(0, 16, HashKey::from_seed(1), now.ticks(), Arc::default()),
-            config: Config::default(),
+            config: settings.config(),
             starter: None,
+            began: None,
             slack: Duration::from_millis(20), // jiffies
+        }
+    }
+
+    /// How long to wait with the next packet: a UDP flow becomes a stream after two seconds, and
+    /// just then nobody knows on which side of that the kernel's clock is.
+    pub(crate) fn patience(&self) -> Duration {
+        let age = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        let doubtful = Duration::from_millis(1_900)..Duration::from_millis(2_100);
+        if doubtful.contains(&age) {
+            doubtful.end - age
+        } else {
+            Duration::ZERO
         }
     }
 
@@ -48,6 +64,7 @@ impl Ours {
         }
         if (tracked.state, tracked.dir) == (CtState::New, Some(Dir::Original)) {
             self.starter = Some(prepared);
+            self.began.get_or_insert_with(Instant::now);
         }
         let view = |now: Ticks| View {
             state: Some(tracked.state),

@@ -353,9 +353,14 @@ fn write_packet(f: &mut fmt::Formatter<'_>, side: usize, body: &Body) -> fmt::Re
 
 /// Every scripted conversation, in both families.
 pub(crate) fn scripted() -> Vec<Scenario> {
-    let texts = include_str!("scripted.txt");
+    chapters(include_str!("scripted.txt"))
+}
+
+/// Conversations that each begin with `# name`, in both families unless the name ends in
+/// `(only v4)` or `(only v6)`.
+pub(crate) fn chapters(text: &str) -> Vec<Scenario> {
     let mut all = Vec::new();
-    for chapter in texts.split("\n# ").skip(1) {
+    for chapter in format!("\n{text}").split("\n# ").skip(1) {
         let (title, text) = chapter.split_once('\n').unwrap_or((chapter, ""));
         let (name, families) = match title.split_once(" (only ") {
             Some((name, "v4)")) => (name, &[false][..]),
@@ -387,11 +392,11 @@ impl Random {
         (self.next() % bound as u64) as usize
     }
 
-    fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 

@@ -239,6 +239,51 @@ fn only_the_exact_reset_closes() {
     assert_eq!(bench.counters.invalid.get(), 4);
 }
 
+#[test]
+fn an_inexact_reset_leaves_little_time() {
+    let mut bench = Bench::new();
+    bench.trace(V4, &handshake());
+    bench.trace(
+        V4,
+        &[
+            step!(> ACK | PSH, 1001, 5001, 100 => EST, Established 300 ASSURED),
+            step!(> RST, 1111, 0, 0 => EST, Established 10 ASSURED),
+            step!(< ACK, 5001, 1101, 0 => EST, Established 432_000 ASSURED),
+        ],
+    );
+}
+
+#[test]
+fn a_reset_answers_no_syn_of_its_own_side() {
+    let mut bench = Bench::new();
+    bench.trace(V4, &handshake());
+    bench.trace(
+        V4,
+        &[
+            step!(> SYN, 2000, 0, 0 => EST, Established 432_000 ASSURED),
+            step!(> RST, 900_000, 2001, 0 => INV, Established 432_000 ASSURED),
+            step!(< RST, 900_000, 2001, 0 => EST, Close 10 ASSURED),
+        ],
+    );
+}
+
+#[test]
+fn a_resynchronised_answerer_stays_liberal() {
+    let mut bench = Bench::new();
+    bench.trace(
+        V4,
+        &[
+            step!(> ACK, 1000, 5000, 0 => NEW, Established 300),
+            step!(< ACK, 5000, 1000, 0 => EST, Established 300),
+            step!(> SYN, 2000, 0, 0 => EST, Established 300),
+            step!(< SYN | ACK, 9000, 2001, 0 => EST, SynRecv 60),
+            step!(> ACK, 2001, 9001, 0 => EST, Established 432_000 ASSURED),
+            step!(< ACK, 9001, 7777, 0 => EST, Established 432_000 ASSURED),
+            step!(> ACK, 2001, 9999, 0 => INV, Established 432_000 ASSURED),
+        ],
+    );
+}
+
 /// `conntrack_inexact_rst`: while a flow closes, late and inexact resets pass.
 #[test]
 fn resets_of_a_closing_flow_pass() {
@@ -278,6 +323,19 @@ fn a_challenge_ack_passes_and_the_handshake_goes_on() {
         ],
     );
     assert_eq!(bench.counters.invalid.get(), 0);
+}
+
+#[test]
+fn a_reset_answers_a_challenge_ack_wherever_that_points() {
+    let mut bench = Bench::new();
+    bench.trace(
+        V4,
+        &[
+            step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+            step!(< ACK, 777, 500_000, 0 => EST, SynSent 120),
+            step!(> RST, 500_000, 0, 0 => EST, Close 10),
+        ],
+    );
 }
 
 #[test]

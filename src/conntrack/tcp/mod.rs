@@ -205,7 +205,12 @@ fn resynchronise(core: &mut Core, last: &mut LastSegment, dir: Dir) {
     syn_sender.max_window = u32::from(last.window).max(1);
     syn_sender.scale = last.scale;
     syn_sender.flags = last.flags;
-    core.seen[dir as usize] = Seen::default();
+    // What answers starts anew, but stays liberal if the flow was picked up.
+    let answerer = &mut core.seen[dir as usize];
+    *answerer = Seen {
+        flags: answerer.flags & seen_flags::LIBERAL,
+        ..Seen::default()
+    };
 }
 
 /// Lets a segment pass without believing it, and remembers what it might mean.
@@ -302,11 +307,21 @@ fn reset(
         }
         exact = false; // a challenge ACK may follow
     }
-    let answers_ignored = (core.has(status::SEEN_REPLY) && last.class == Class::Syn as u8)
-        || (!core.has(status::ASSURED) && last.class == Class::Ack as u8);
+    // A RST does not answer a SYN of its own side; of an ACK the kernel does not ask whose it was.
+    let answers_syn = core.has(status::SEEN_REPLY)
+        && last.class == Class::Syn as u8
+        && last.dir != dir as u8;
+    let last_was_ack = last.class == Class::Ack as u8;
+    let answers_ignored = answers_syn || (!core.has(status::ASSURED) && last_was_ack);
+    // A client that gets a challenge ACK for its SYN resets the old connection with the number
+    // that this ACK asked for (RFC 9293 3.10.7.3), far from its SYN's.
+    let answers_challenge = core.tcp_state == TcpState::SynSent
+        && last_was_ack
+        && last.dir != dir as u8
+        && segment.seq == last.ack;
     Reset::Judge {
         exact,
-        window: !(answers_ignored && segment.ack == last.end),
+        window: !(answers_ignored && segment.ack == last.end || answers_challenge),
     }
 }
 

@@ -175,7 +175,10 @@ fn transcript(scenario: &Scenario, said: &[Said]) -> String {
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+    )
 }
 
 #[test]
@@ -184,7 +187,8 @@ fn the_kernel_agrees() {
     if !is_root() {
         let binary = std::env::current_exe().unwrap();
         let binary = binary.to_string_lossy();
-        let status = as_root_of_a_namespace(&[&binary, "the_kernel_agrees", "--nocapture"]).unwrap();
+        let status =
+            as_root_of_a_namespace(&[&binary, "the_kernel_agrees", "--nocapture"]).unwrap();
         assert!(
             status.success(),
             "this test needs network namespaces; it failed inside `unshare -Urnm`, so run it as root"
@@ -224,7 +228,7 @@ fn the_kernel_agrees() {
     let mut report = String::new();
     for (settings, scenarios) in rounds {
         conversations += scenarios.len();
-        referee.set(settings);
+        referee.set(settings.clone());
         for (scenario, said) in scenarios.iter().zip(referee.play(&scenarios)) {
             if asked.is_some() {
                 eprintln!("{}", transcript(scenario, &said));

@@ -71,7 +71,8 @@ impl Oracle {
         for side in 0..2 {
             wire(&router, &ends, side)?;
         }
-        let inside = |words: &[&str]| run(&[&["ip", "netns", "exec", router.name()], words].concat());
+        let inside =
+            |words: &[&str]| run(&[&["ip", "netns", "exec", router.name()], words].concat());
         inside(&[
             "sysctl",
             "-qw",
@@ -190,7 +191,9 @@ fn parse(line: &str) -> Option<Answer> {
         sent: Now::from_nanos(sent.parse().ok()?),
         took: Duration::from_nanos(took.parse().ok()?),
         view: View {
-            state: CtState::ALL.into_iter().find(|known| known.name() == *state),
+            state: CtState::ALL
+                .into_iter()
+                .find(|known| known.name() == *state),
             dir: dirs.into_iter().find(|known| known.name() == *dir),
             flow,
         },

@@ -30,7 +30,7 @@ impl Ours {
     pub(crate) fn new(now: Now, settings: &Settings) -> Self {
         Self {
             shard: Shard::new(0, 16, HashKey::from_seed(1), now.ticks(), Arc::default()),
-            config: settings.config(),
+            config: settings.0.clone(),
             starter: None,
             began: None,
             slack: Duration::from_millis(20), // jiffies

@@ -9,12 +9,14 @@
 //! ```
 //!
 //! Other kinds are `udp`, `icmp TYPE CODE` and `raw PROTOCOL`; `astray` before an error sends it to
-//! a host that has nothing to do with it.
+//! a host that has nothing to do with it. `cut N` before a packet takes its last bytes away, and
+//! `poke OFFSET VALUE` changes a byte of its transport header; checksums stay as they were.
 
 use crate::oracle::{HOSTS, LEGS};
-use shardwall::wire::build::{self, Link};
-use shardwall::wire::tcp::flags;
 use shardwall::wire::Addrs;
+use shardwall::wire::build::{self, Link};
+use shardwall::wire::checksum::checksum;
+use shardwall::wire::tcp::flags;
 use std::fmt;
 use std::time::Duration;
 
@@ -61,6 +63,14 @@ pub(crate) enum Body {
     Raw {
         proto: u8,
         len: u16,
+    },
+    /// Another packet with a mistake in it.
+    Bent {
+        /// How many bytes are missing at the end.
+        cut: u16,
+        /// Byte of the transport header (or what follows) that is changed, and its value.
+        poke: Option<(u16, u8)>,
+        body: Box<Body>,
     },
     Error {
         ty: u8,
@@ -118,6 +128,11 @@ pub(crate) fn frame(label: u32, v6: bool, side: usize, body: &Body) -> Vec<u8> {
     let (sport, dport) = (PORTS[side], PORTS[to]);
     let mut payload = Vec::new();
     let segment = match *body {
+        Body::Bent {
+            cut,
+            poke,
+            ref body,
+        } => return bend(frame(label, v6, side, body), v6, cut, poke),
         Body::Tcp {
             flags,
             seq,
@@ -160,7 +175,7 @@ pub(crate) fn frame(label: u32, v6: bool, side: usize, body: &Body) -> Vec<u8> {
         } => {
             let stranger = if astray { STRANGER } else { label };
             addrs = between(host(ROUTER, v6, side), host(stranger, v6, to));
-            payload = frame(label, v6, of, about).split_off(14);
+            payload = frame(label, v6, of, about).split_off(IP);
             // As much as routers quote (RFC 792, RFC 4443 2.4).
             payload.truncate(if v6 { 1_200 } else { 28 });
             build::Segment::Icmp { ty, code, rest }
@@ -174,6 +189,31 @@ pub(crate) fn frame(label: u32, v6: bool, side: usize, body: &Body) -> Vec<u8> {
     let mut out = vec![0; build::frame_len(&link, &addrs, &segment, &payload)];
     build::emit(&mut out, &link, &addrs, 64, &segment, &payload);
     out
+}
+
+/// Offset of the IP header in a frame, and of what follows it.
+const IP: usize = 14;
+const BEHIND_IP: [usize; 2] = [IP + 20, IP + 40];
+
+/// Shortens and changes a frame behind its IP header, whose lengths and checksum stay right.
+fn bend(mut frame: Vec<u8>, v6: bool, cut: u16, poke: Option<(u16, u8)>) -> Vec<u8> {
+    let start = BEHIND_IP[usize::from(v6)];
+    frame.truncate(start.max(frame.len().saturating_sub(usize::from(cut))));
+    if let Some((at, value)) = poke
+        && let Some(byte) = frame.get_mut(start + usize::from(at))
+    {
+        *byte = value;
+    }
+    let from = if v6 { start } else { IP };
+    let len = ((frame.len() - from) as u16).to_be_bytes();
+    let field = if v6 { IP + 4 } else { IP + 2 };
+    frame[field..field + 2].copy_from_slice(&len);
+    if !v6 {
+        frame[IP + 10..IP + 12].fill(0);
+        let sum = checksum(&frame[IP..start]).to_be_bytes();
+        frame[IP + 10..IP + 12].copy_from_slice(&sum);
+    }
+    frame
 }
 
 impl Scenario {
@@ -214,6 +254,27 @@ fn read_packet(words: &[&str]) -> Option<(usize, Body)> {
         "<" => 1,
         _ => return None,
     };
+    Some((side, read_body(words)?))
+}
+
+fn read_body(words: &[&str]) -> Option<Body> {
+    match *words {
+        ["cut", cut, ref rest @ ..] => {
+            return Some(Body::Bent {
+                cut: cut.parse().ok()?,
+                poke: None,
+                body: Box::new(read_body(rest)?),
+            });
+        }
+        ["poke", at, value, ref rest @ ..] => {
+            return Some(Body::Bent {
+                cut: 0,
+                poke: Some((at.parse().ok()?, value.parse().ok()?)),
+                body: Box::new(read_body(rest)?),
+            });
+        }
+        _ => {}
+    }
     let (astray, words) = match words.split_first()? {
         (&"astray", rest) => (true, rest),
         _ => (false, words),
@@ -262,7 +323,7 @@ fn read_packet(words: &[&str]) -> Option<(usize, Body)> {
         }
         _ => return None,
     };
-    Some((side, body))
+    Some(body)
 }
 
 fn read_options(words: &[&str]) -> Option<Vec<u8>> {
@@ -303,7 +364,20 @@ impl fmt::Display for Step {
 
 fn write_packet(f: &mut fmt::Formatter<'_>, side: usize, body: &Body) -> fmt::Result {
     write!(f, "{} ", [">", "<"][side])?;
+    write_body(f, body)
+}
+
+fn write_body(f: &mut fmt::Formatter<'_>, body: &Body) -> fmt::Result {
     match body {
+        Body::Bent { cut, poke, body } => {
+            if *cut > 0 {
+                write!(f, "cut {cut} ")?;
+            }
+            if let Some((at, value)) = poke {
+                write!(f, "poke {at} {value} ")?;
+            }
+            write_body(f, body)
+        }
         Body::Tcp {
             flags,
             seq,
@@ -329,7 +403,9 @@ fn write_packet(f: &mut fmt::Formatter<'_>, side: usize, body: &Body) -> fmt::Re
             }
             if !options.is_empty() {
                 write!(f, " opt=")?;
-                options.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                options
+                    .iter()
+                    .try_for_each(|byte| write!(f, "{byte:02x}"))?;
             }
             Ok(())
         }
@@ -388,7 +464,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
@@ -396,8 +472,8 @@ impl Random {
         self.below(100) < percent
     }
 
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
+    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
     }
 
     fn wait(&mut self, percent: usize) -> Duration {
@@ -430,10 +506,18 @@ pub(crate) fn walk(random: &mut Random, number: usize, len: usize) -> Scenario {
                 (side, Body::Udp { len })
             }
             1 => (side, query(random, v6)),
-            2 => (side, Body::Raw { proto: talk.proto, len: 8 }),
+            2 => (
+                side,
+                Body::Raw {
+                    proto: talk.proto,
+                    len: 8,
+                },
+            ),
             _ => talk.segment(random),
         };
-        let (side, body) = if random.chance(6) {
+        let (side, body) = if random.chance(2) && kind != 2 {
+            (side, random_bend(random, body))
+        } else if random.chance(6) {
             error(random, v6, &steps, side).unwrap_or((side, body))
         } else {
             (side, body)
@@ -457,7 +541,8 @@ fn query(random: &mut Random, v6: bool) -> Body {
         (true, true) => random.pick(&[128, 129]),
         (false, false) => random.pick(&[0, 1, 2, 6, 7, 9, 10, 13, 14, 15, 16, 17, 18, 19, 40, 255]),
         (true, false) => random.pick(&[
-            0, 5, 100, 127, 130, 131, 132, 133, 134, 135, 136, 138, 139, 140, 141, 143, 144, 151, 152, 153, 200, 255,
+            0, 5, 100, 127, 130, 131, 132, 133, 134, 135, 136, 138, 139, 140, 141, 143, 144, 151,
+            152, 153, 200, 255,
         ]),
     };
     let code = if random.chance(90) { 0 } else { 1 };
@@ -477,16 +562,43 @@ fn error(random: &mut Random, v6: bool, steps: &[Step], side: usize) -> Option<(
         false => random.pick(&[3, 3, 4, 5, 11, 12]),
         true => random.pick(&[1, 1, 2, 3, 4]),
     };
-    let side = if random.chance(80) { 1 - about.side } else { side };
+    let side = if random.chance(80) {
+        1 - about.side
+    } else {
+        side
+    };
     let body = Body::Error {
         ty,
         code: random.below(4) as u8,
         rest: 0,
         astray: random.chance(15),
-        of: if random.chance(85) { about.side } else { 1 - about.side },
-        about: Box::new(about.body.clone()),
+        of: if random.chance(85) {
+            about.side
+        } else {
+            1 - about.side
+        },
+        about: Box::new(match random.below(10) {
+            0 => random_bend(random, about.body.clone()),
+            1 => random.pick(&[
+                Body::Udp { len: 9 },
+                Body::Icmp { ty: 8, code: 0 },
+                Body::Raw { proto: 89, len: 9 },
+            ]),
+            _ => about.body.clone(),
+        }),
     };
     Some((side, body))
+}
+
+/// A packet cut short somewhere in its transport header.
+fn random_bend(random: &mut Random, body: Body) -> Body {
+    let len = frame(0, false, 0, &body).len() - BEHIND_IP[0];
+    let left = random.below(20).min(len);
+    Body::Bent {
+        cut: (len - left) as u16,
+        poke: None,
+        body: Box::new(body),
+    }
 }
 
 /// Two hosts that talk TCP, more or less.
@@ -698,4 +810,3 @@ impl Talk {
         (side, body)
     }
 }
-

@@ -308,9 +308,8 @@ fn reset(
         exact = false; // a challenge ACK may follow
     }
     // A RST does not answer a SYN of its own side; of an ACK the kernel does not ask whose it was.
-    let answers_syn = core.has(status::SEEN_REPLY)
-        && last.class == Class::Syn as u8
-        && last.dir != dir as u8;
+    let answers_syn =
+        core.has(status::SEEN_REPLY) && last.class == Class::Syn as u8 && last.dir != dir as u8;
     let last_was_ack = last.class == Class::Ack as u8;
     let answers_ignored = answers_syn || (!core.has(status::ASSURED) && last_was_ack);
     // A client that gets a challenge ACK for its SYN resets the old connection with the number

@@ -313,11 +313,10 @@ fn reset(
     let last_was_ack = last.class == Class::Ack as u8;
     let answers_ignored = answers_syn || (!core.has(status::ASSURED) && last_was_ack);
     // A client that gets a challenge ACK for its SYN resets the old connection with the number
-    // that this ACK asked for (RFC 9293 3.10.7.3), far from its SYN's.
-    let answers_challenge = core.tcp_state == TcpState::SynSent
-        && last_was_ack
-        && last.dir != dir as u8
-        && segment.seq == last.ack;
+    // that this ACK asked for (RFC 9293 3.10.7.3), far from its SYN's. Here too the kernel does not
+    // ask whose RST it is.
+    let answers_challenge =
+        core.tcp_state == TcpState::SynSent && last_was_ack && segment.seq == last.ack;
     Reset::Judge {
         exact,
         window: !(answers_ignored && segment.ack == last.end || answers_challenge),

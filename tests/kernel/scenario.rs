@@ -497,6 +497,7 @@ pub(crate) fn walk(random: &mut Random, number: usize, len: usize) -> Scenario {
         _ => "tcp",
     };
     let mut talk = Talk::new(random);
+    let len = len / 2 + random.below(len);
     while steps.len() < len {
         let side = random.below(2);
         let (side, body) = match kind {
@@ -610,6 +611,8 @@ struct Talk {
     /// Percentage of segments that no host would send.
     oddity: usize,
     sent: Vec<(usize, Body)>,
+    /// Every number that was mentioned.
+    numbers: Vec<u32>,
     proto: u8,
 }
 
@@ -644,6 +647,7 @@ impl Talk {
             phase: random.pick(&[0, 0, 0, 0, 0, 0, 3, 3]),
             oddity: random.pick(&[0, 5, 15, 15, 30, 60]),
             sent: Vec::new(),
+            numbers: vec![0],
             proto: random.pick(&[50, 89, 103, 253]),
         }
     }
@@ -743,11 +747,13 @@ impl Talk {
             1 << 31,
         ];
         let host = self.hosts[side];
-        let mut shift = |base: u32| match random.below(10) {
+        let numbers = &self.numbers;
+        let mut shift = |base: u32| match random.below(14) {
             0..5 => base,
             5..7 => base.wrapping_add(random.pick(&deltas)),
             7 => base.wrapping_sub(random.pick(&deltas)),
-            8 => 0,
+            8..12 => random.pick(numbers),
+            12 => random.pick(numbers).wrapping_add(1),
             _ => random.next() as u32,
         };
         let (seq, ack) = (shift(host.next), shift(host.received));
@@ -796,6 +802,7 @@ impl Talk {
             host.finished |= flags & flags::FIN != 0;
         }
         let window = host.window;
+        self.numbers.extend([seq, ack, end]);
         if heard && flags & flags::RST == 0 {
             self.hosts[1 - side].received = end;
         }

@@ -5,7 +5,7 @@ use crate::oracle::Answer;
 use crate::settings::Settings;
 use crate::view::{FlowView, View};
 use shardwall::base::hash::HashKey;
-use shardwall::base::time::{Now, Ticks};
+use shardwall::base::time::{Now, Span, Ticks};
 use shardwall::conntrack::config::Config;
 use shardwall::conntrack::shard::{Flow, Prepared, Shard};
 use shardwall::conntrack::types::{CtState, Dir, TcpState};
@@ -22,6 +22,8 @@ pub(crate) struct Ours {
     starter: Option<Prepared>,
     /// When the first flow began.
     began: Option<Instant>,
+    /// When the flow ends.
+    deadline: Option<Instant>,
     /// The longest that the kernel took for an answer; its clock is that uncertain.
     slack: Duration,
 }
@@ -33,20 +35,43 @@ impl Ours {
             config: settings.0.clone(),
             starter: None,
             began: None,
+            deadline: None,
             slack: Duration::from_millis(20), // jiffies
         }
     }
 
-    /// How long to wait with the next packet: a UDP flow becomes a stream after two seconds, and
-    /// just then nobody knows on which side of that the kernel's clock is.
+    /// How long to wait with the next packet: there are moments when nobody knows on which side of
+    /// them the kernel's clock is. A UDP flow becomes a stream after two seconds, and flows end.
     pub(crate) fn patience(&self) -> Duration {
-        let age = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        let doubtful = Duration::from_millis(1_900)..Duration::from_millis(2_100);
-        if doubtful.contains(&age) {
-            doubtful.end - age
-        } else {
-            Duration::ZERO
+        let stream = self.began.map(|began| began + Duration::from_secs(2));
+        let doubt = Duration::from_millis(100);
+        let now = Instant::now();
+        [stream, self.deadline]
+            .into_iter()
+            .flatten()
+            .filter(|moment| now + doubt > *moment && now < *moment + doubt)
+            .map(|moment| moment + doubt - now)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// How long the flow lives from `now`.
+    fn remaining(&self, now: Ticks) -> Option<Duration> {
+        let starter = self.starter.as_ref()?;
+        let alive = |millis: u32| {
+            let then = Ticks(now.0.wrapping_add(millis));
+            self.shard.peek(starter, then).is_some()
+        };
+        let (mut low, mut high) = (0, Span::MAX.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if alive(middle) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
         }
+        Some(Duration::from_millis(low.into()))
     }
 
     /// Judges `frame` and compares.
@@ -66,6 +91,7 @@ impl Ours {
             self.starter = Some(prepared);
             self.began.get_or_insert_with(Instant::now);
         }
+        self.deadline = self.remaining(now).map(|left| Instant::now() + left);
         let view = |now: Ticks| View {
             state: Some(tracked.state),
             dir: tracked.dir,

@@ -498,6 +498,7 @@ pub(crate) fn walk(random: &mut Random, number: usize, len: usize) -> Scenario {
     };
     let mut talk = Talk::new(random);
     let len = len / 2 + random.below(len);
+    let mut patience = Duration::from_secs(6);
     while steps.len() < len {
         let side = random.below(2);
         let (side, body) = match kind {
@@ -523,10 +524,8 @@ pub(crate) fn walk(random: &mut Random, number: usize, len: usize) -> Scenario {
         } else {
             (side, body)
         };
-        let wait = random.wait(match kind {
-            0 => 30,
-            _ => 9,
-        });
+        let wait = random.wait(if kind == 0 { 30 } else { 9 }).min(patience);
+        patience -= wait;
         steps.push(Step { wait, side, body });
     }
     Scenario {

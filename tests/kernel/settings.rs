@@ -23,7 +23,7 @@ const STATES: [(&str, TcpState); 8] = [
 ];
 
 impl Settings {
-    /// Any of them. Nothing expires during a conversation.
+    /// Any of them. One time in three, flows expire during conversations.
     pub(crate) fn random(random: &mut Random) -> Self {
         let mut config = Config {
             tcp_loose: random.chance(70),
@@ -31,6 +31,13 @@ impl Settings {
             tcp_ignore_invalid_rst: random.chance(50),
             tcp_max_retrans: random.pick(&[0, 1, 2, 3, 5]),
             ..Config::default()
+        };
+        let hasty = random.chance(33);
+        let mut timeout = || {
+            Span::secs(match hasty {
+                true => 2 + random.below(4) as u32,
+                false => 60 + random.below(1_000) as u32,
+            })
         };
         let t = &mut config.timeouts;
         let tcp = STATES.map(|(_, state)| state as usize);
@@ -44,10 +51,10 @@ impl Settings {
             &mut t.generic,
         ];
         for other in others {
-            *other = Span::secs(60 + random.below(1_000) as u32);
+            *other = timeout();
         }
         for state in tcp {
-            t.tcp[state] = Span::secs(60 + random.below(1_000) as u32);
+            t.tcp[state] = timeout();
         }
         Self(config)
     }

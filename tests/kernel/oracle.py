@@ -84,10 +84,14 @@ def heard(log):
 def tuple_of(frame):
     """What names the flow that the frame starts, as ctnetlink wants it."""
     if frame[12:14] == b"\x08\x00":
-        family, protocol, l4 = socket.AF_INET, frame[23], frame[34:]
+        family, protocol = socket.AF_INET, frame[23]
+        l4 = frame[14 + (frame[14] & 15) * 4 :]
         addresses = attribute(1, frame[26:30]) + attribute(2, frame[30:34])
     else:
         family, protocol, l4 = socket.AF_INET6, frame[20], frame[54:]
+        while protocol in (0, 43, 51, 60):
+            length = (l4[1] + 2) * 4 if protocol == 51 else (l4[1] + 1) * 8
+            protocol, l4 = l4[0], l4[length:]
         addresses = attribute(3, frame[22:38]) + attribute(4, frame[38:54])
     names = attribute(1, bytes([protocol]))
     if protocol in (6, 17):

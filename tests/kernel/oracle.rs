@@ -146,7 +146,7 @@ fn wire(router: &Namespace, ends: &Namespace, side: usize) -> Result<(), LabErro
     // and no neighbours to look for: nothing but the scenario's packets goes by.
     let script = format!(
         "set -e
-        ip -n {r} link add {leg} address {here} type veth peer name {leg} netns {e}
+        ip -n {r} link add {leg} address {here} mtu 2000 type veth peer name {leg} mtu 2000 netns {e}
         for ns in {r} {e}; do
             ip netns exec $ns ethtool -K {leg} tx off rx off tso off gso off gro off >/dev/null
         done

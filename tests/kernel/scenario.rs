@@ -11,6 +11,8 @@
 //! Other kinds are `udp`, `icmp TYPE CODE` and `raw PROTOCOL`; `astray` before an error sends it to
 //! a host that has nothing to do with it. `cut N` before a packet takes its last bytes away, and
 //! `poke OFFSET VALUE` changes a byte of its transport header; checksums stay as they were.
+//! `via 0-60` puts it behind IPv6 extension headers of these kinds; in IPv4 behind as many words of
+//! options.
 
 use crate::oracle::{HOSTS, LEGS};
 use shardwall::wire::Addrs;
@@ -63,6 +65,12 @@ pub(crate) enum Body {
     Raw {
         proto: u8,
         len: u16,
+    },
+    /// Another packet behind IPv6 extension headers of these kinds, or with as many words of IPv4
+    /// options.
+    Via {
+        headers: Vec<u8>,
+        body: Box<Body>,
     },
     /// Another packet with a mistake in it.
     Bent {
@@ -133,6 +141,10 @@ pub(crate) fn frame(label: u32, v6: bool, side: usize, body: &Body) -> Vec<u8> {
             poke,
             ref body,
         } => return bend(frame(label, v6, side, body), v6, cut, poke),
+        Body::Via {
+            ref headers,
+            ref body,
+        } => return extend(frame(label, v6, side, body), v6, headers),
         Body::Tcp {
             flags,
             seq,
@@ -204,16 +216,53 @@ fn bend(mut frame: Vec<u8>, v6: bool, cut: u16, poke: Option<(u16, u8)>) -> Vec<
     {
         *byte = value;
     }
-    let from = if v6 { start } else { IP };
+    mend(&mut frame, v6);
+    frame
+}
+
+/// Puts extension headers that say nothing (IPv6), or options that do nothing (IPv4), behind the IP
+/// header.
+fn extend(mut frame: Vec<u8>, v6: bool, headers: &[u8]) -> Vec<u8> {
+    let start = BEHIND_IP[usize::from(v6)];
+    let behind = frame.split_off(start);
+    if v6 {
+        let mut next = NEXT_HEADER;
+        for kind in headers {
+            let proto = std::mem::replace(&mut frame[next], *kind);
+            next = frame.len();
+            match *kind {
+                // Authentication: a length in words, less two; index and sequence number.
+                51 => frame.extend([proto, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]),
+                // Routing: of a type that leaves nothing to do.
+                43 => frame.extend([proto, 0, 4, 0, 0, 0, 0, 0]),
+                // Options: padding.
+                _ => frame.extend([proto, 0, 1, 4, 0, 0, 0, 0]),
+            }
+        }
+    } else {
+        frame.resize(start + headers.len() * 4, 1);
+        frame[IP] += headers.len() as u8;
+    }
+    frame.extend(behind);
+    mend(&mut frame, v6);
+    frame
+}
+
+/// Offset of the IPv6 header's next-header field.
+const NEXT_HEADER: usize = IP + 6;
+
+/// Corrects the IP header's length, and its checksum.
+fn mend(frame: &mut [u8], v6: bool) {
+    let from = if v6 { BEHIND_IP[1] } else { IP };
     let len = ((frame.len() - from) as u16).to_be_bytes();
     let field = if v6 { IP + 4 } else { IP + 2 };
     frame[field..field + 2].copy_from_slice(&len);
     if !v6 {
+        let end = IP + usize::from(frame[IP] & 0xf) * 4;
         frame[IP + 10..IP + 12].fill(0);
-        let sum = checksum(&frame[IP..start]).to_be_bytes();
+        let sum = checksum(&frame[IP..end]).to_be_bytes();
         frame[IP + 10..IP + 12].copy_from_slice(&sum);
     }
-    frame
 }
 
 impl Scenario {
@@ -259,6 +308,13 @@ fn read_packet(words: &[&str]) -> Option<(usize, Body)> {
 
 fn read_body(words: &[&str]) -> Option<Body> {
     match *words {
+        ["via", headers, ref rest @ ..] => {
+            let headers = headers.split('-').map(|kind| kind.parse().ok());
+            return Some(Body::Via {
+                headers: headers.collect::<Option<_>>()?,
+                body: Box::new(read_body(rest)?),
+            });
+        }
         ["cut", cut, ref rest @ ..] => {
             return Some(Body::Bent {
                 cut: cut.parse().ok()?,
@@ -369,6 +425,11 @@ fn write_packet(f: &mut fmt::Formatter<'_>, side: usize, body: &Body) -> fmt::Re
 
 fn write_body(f: &mut fmt::Formatter<'_>, body: &Body) -> fmt::Result {
     match body {
+        Body::Via { headers, body } => {
+            let headers: Vec<String> = headers.iter().map(u8::to_string).collect();
+            write!(f, "via {} ", headers.join("-"))?;
+            write_body(f, body)
+        }
         Body::Bent { cut, poke, body } => {
             if *cut > 0 {
                 write!(f, "cut {cut} ")?;
@@ -524,6 +585,11 @@ pub(crate) fn walk(random: &mut Random, number: usize, len: usize) -> Scenario {
         } else {
             (side, body)
         };
+        let body = if random.chance(5) {
+            via(random, body)
+        } else {
+            body
+        };
         let wait = random.wait(if kind == 0 { 30 } else { 9 }).min(patience);
         patience -= wait;
         steps.push(Step { wait, side, body });
@@ -588,6 +654,19 @@ fn error(random: &mut Random, v6: bool, steps: &[Step], side: usize) -> Option<(
         }),
     };
     Some((side, body))
+}
+
+/// A packet behind extension headers.
+fn via(random: &mut Random, body: Body) -> Body {
+    let mut headers = Vec::new();
+    if random.chance(30) {
+        headers.push(0); // only ever the first
+    }
+    for _ in 0..random.below(3) {
+        headers.push(random.pick(&[43, 51, 60]));
+    }
+    let body = Box::new(body);
+    Body::Via { headers, body }
 }
 
 /// A packet cut short somewhere in its transport header.

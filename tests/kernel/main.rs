@@ -18,11 +18,11 @@ mod scenario;
 mod settings;
 mod view;
 
-use oracle::Oracle;
+use oracle::{KIND, Oracle};
 use ours::Ours;
 use scenario::{Random, Scenario, Step, frame};
 use settings::Settings;
-use shardwall::cli::lab::{as_root_of_a_namespace, is_root};
+use shardwall::cli::lab::{as_root_of_a_namespace, is_root, remove_leftovers};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt::Write;
@@ -31,10 +31,13 @@ use view::View;
 
 /// Packets of a random conversation.
 const WALK: usize = 30;
-/// Random conversations that go on at once.
+/// Conversations that go on at once, of each round.
 const AT_ONCE: usize = 1_000;
-/// Differences that are cut down; more of them mostly repeat the first.
-const SHRUNK: usize = 8;
+/// Rounds, at the same time, each with its own router: the first has the settings that everybody
+/// has, and the scripted conversations; chance picks the settings of the others.
+const ROUNDS: usize = 5;
+/// Differences of a round that are cut down; more of them mostly repeat the first.
+const SHRUNK: u64 = 8;
 
 /// What was said of one packet of a conversation.
 #[derive(Clone, Debug)]
@@ -53,12 +56,6 @@ struct Referee {
 }
 
 impl Referee {
-    /// Gives both sides new settings.
-    fn set(&mut self, settings: Settings) {
-        self.oracle.set(&settings).unwrap();
-        self.settings = settings;
-    }
-
     /// Plays all `scenarios` at once, each at its own pace, as far as both sides agree.
     fn play(&mut self, scenarios: &[Scenario]) -> Vec<Vec<Said>> {
         let first = self.label;
@@ -121,6 +118,56 @@ impl Referee {
             }
             best = shorter.0.clone();
             found = Some(shorter);
+        }
+    }
+}
+
+/// What came of the conversations under one set of settings.
+struct Round {
+    packets: u64,
+    conversations: u64,
+    differences: u64,
+    report: String,
+}
+
+impl Round {
+    /// Plays them; prints them if `talkative`.
+    #[allow(clippy::print_stderr)] // transcripts that were asked for
+    fn play(at: usize, settings: &Settings, scenarios: &[Scenario], talkative: bool) -> Self {
+        let mut referee = Referee {
+            oracle: Oracle::new(at, settings).unwrap(),
+            settings: settings.clone(),
+            label: 256,
+            packets: 0,
+        };
+        let (mut differences, mut report) = (0, String::new());
+        for batch in scenarios.chunks(AT_ONCE) {
+            for (scenario, said) in batch.iter().zip(referee.play(batch)) {
+                if talkative {
+                    eprintln!("{}", transcript(scenario, &said));
+                }
+                if said.last().is_none_or(|last| last.agree) {
+                    continue;
+                }
+                differences += 1;
+                if differences > SHRUNK {
+                    continue;
+                }
+                let _ = write!(report, "{settings}");
+                match referee.shrink(scenario, said.len()) {
+                    Some((scenario, said)) => report += &transcript(&scenario, &said),
+                    None => {
+                        let _ = write!(report, "not seen again: {}", transcript(scenario, &said));
+                    }
+                }
+                report += "\n";
+            }
+        }
+        Self {
+            packets: referee.packets,
+            conversations: scenarios.len() as u64,
+            differences,
+            report,
         }
     }
 }
@@ -201,58 +248,41 @@ fn the_kernel_agrees() {
     eprintln!("KERNEL_SEED={seed} KERNEL_PACKETS={wanted}");
     let mut random = Random(seed);
     let asked = std::env::var("KERNEL_SCENARIO").ok();
-    // Everything under the defaults, and walks under settings that chance picks.
     let mut rounds = vec![(Settings::default(), Vec::new())];
     match &asked {
         Some(text) => rounds[0].1 = scenario::chapters(text),
         None => {
             rounds[0].1 = scenario::scripted();
-            let walks = wanted.div_ceil(WALK);
-            for number in 0..walks {
-                if number > 0 && number % walks.div_ceil(2).min(AT_ONCE) == 0 {
-                    rounds.push((Settings::random(&mut random), Vec::new()));
-                }
+            for _ in 1..ROUNDS {
+                rounds.push((Settings::random(&mut random), Vec::new()));
+            }
+            for number in 0..wanted.div_ceil(WALK) {
                 let walk = scenario::walk(&mut random, number, WALK);
-                rounds.last_mut().expect("has one").1.push(walk);
+                rounds[number % ROUNDS].1.push(walk);
             }
         }
     }
     let start = Instant::now();
-    let mut referee = Referee {
-        oracle: Oracle::new().unwrap(),
-        settings: Settings::default(),
-        label: 256,
-        packets: 0,
-    };
-    let (mut conversations, mut differences) = (0, 0);
-    let mut report = String::new();
-    for (settings, scenarios) in rounds {
-        conversations += scenarios.len();
-        referee.set(settings.clone());
-        for (scenario, said) in scenarios.iter().zip(referee.play(&scenarios)) {
-            if asked.is_some() {
-                eprintln!("{}", transcript(scenario, &said));
-            }
-            if said.last().is_none_or(|last| last.agree) {
-                continue;
-            }
-            differences += 1;
-            if differences > SHRUNK {
-                continue;
-            }
-            let _ = write!(report, "{settings}");
-            match referee.shrink(scenario, said.len()) {
-                Some((scenario, said)) => report += &transcript(&scenario, &said),
-                None => {
-                    let _ = write!(report, "not seen again: {}", transcript(scenario, &said));
-                }
-            }
-            report += "\n";
-        }
-    }
+    remove_leftovers(KIND);
+    let rounds: Vec<Round> = std::thread::scope(|threads| {
+        let started: Vec<_> = rounds
+            .iter()
+            .enumerate()
+            .map(|(at, (settings, scenarios))| {
+                let talkative = asked.is_some();
+                threads.spawn(move || Round::play(at, settings, scenarios, talkative))
+            })
+            .collect();
+        let ended = started.into_iter().map(|round| round.join().unwrap());
+        ended.collect()
+    });
+    let total = |of: fn(&Round) -> u64| rounds.iter().map(of).sum::<u64>();
+    let report: String = rounds.iter().map(|round| round.report.as_str()).collect();
     eprintln!(
-        "{} packets in {conversations} conversations, {differences} of which differ; {:.1} s",
-        referee.packets,
+        "{} packets in {} conversations, {} of which differ; {:.1} s",
+        total(|round| round.packets),
+        total(|round| round.conversations),
+        total(|round| round.differences),
         start.elapsed().as_secs_f64(),
     );
     assert!(report.is_empty(), "KERNEL_SEED={seed}\n{report}");

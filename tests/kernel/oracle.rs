@@ -7,7 +7,7 @@
 use crate::settings::Settings;
 use crate::view::{FlowView, View};
 use shardwall::base::time::Now;
-use shardwall::cli::lab::{LabError, Namespace, remove_leftovers, run};
+use shardwall::cli::lab::{LabError, Namespace, run};
 use shardwall::conntrack::types::{CtState, Dir, TcpState};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -19,7 +19,8 @@ pub(crate) const LEGS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 pub(crate) const HOSTS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2]];
 
 const NAMES: [&str; 2] = ["lan", "wan"];
-const KIND: &str = "kt";
+/// How the names of the namespaces begin.
+pub(crate) const KIND: &str = "kt";
 
 const SCRIPT: &str = include_str!("oracle.py");
 
@@ -57,15 +58,14 @@ pub(crate) struct Oracle {
     process: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
-    router: Namespace,
+    _router: Namespace,
     _ends: Namespace,
 }
 
 impl Oracle {
-    /// Builds the router.
-    pub(crate) fn new() -> Result<Self, LabError> {
-        remove_leftovers(KIND);
-        let tag = format!("{KIND}{}", std::process::id());
+    /// Builds router number `at`.
+    pub(crate) fn new(at: usize, settings: &Settings) -> Result<Self, LabError> {
+        let tag = format!("{KIND}{}-{at}", std::process::id());
         let router = Namespace::new(format!("{tag}-router"))?;
         let ends = Namespace::new(format!("{tag}-ends"))?;
         for side in 0..2 {
@@ -81,6 +81,10 @@ impl Oracle {
             "net.ipv6.conf.all.forwarding=1",
         ])?;
         inside(&["nft", RULES])?;
+        // Only now does the namespace track anything.
+        let sysctls = settings.sysctls();
+        let sysctls: Vec<&str> = sysctls.iter().map(String::as_str).collect();
+        inside(&[&["sysctl", "-qw"], sysctls.as_slice()].concat())?;
         let words = ["netns", "exec", router.name(), "python3", "-c", SCRIPT];
         let mut process = Command::new("ip")
             .args(words)
@@ -102,17 +106,9 @@ impl Oracle {
             process,
             requests,
             answers,
-            router,
+            _router: router,
             _ends: ends,
         })
-    }
-
-    /// Gives the tracker new settings, for every packet from now on.
-    pub(crate) fn set(&self, settings: &Settings) -> Result<(), LabError> {
-        let sysctls = settings.sysctls();
-        let mut words = vec!["ip", "netns", "exec", self.router.name(), "sysctl", "-qw"];
-        words.extend(sysctls.iter().map(String::as_str));
-        run(&words).map(drop)
     }
 
     /// Sends `frame` from `side` and says what became of the flow of conversation `label`.

@@ -258,7 +258,7 @@ fn mend(frame: &mut [u8], v6: bool) {
     let field = if v6 { IP + 4 } else { IP + 2 };
     frame[field..field + 2].copy_from_slice(&len);
     if !v6 {
-        let end = IP + usize::from(frame[IP] & 0xf) * 4;
+        let end = (IP + usize::from(frame[IP] & 0xf) * 4).min(frame.len());
         frame[IP + 10..IP + 12].fill(0);
         let sum = checksum(&frame[IP..end]).to_be_bytes();
         frame[IP + 10..IP + 12].copy_from_slice(&sum);

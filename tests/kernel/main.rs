@@ -1,11 +1,12 @@
 //! The tracker against Linux: the same packets, at the same times, through nf_conntrack and through
 //! ours, and the same words expected of both, packet by packet.
 //!
-//! Scripted conversations first, then random ones: `KERNEL_PACKETS` of them (3000 unless said),
+//! Scripted conversations, and random ones of `KERNEL_PACKETS` packets together (3000 unless said)
 //! from the seed `KERNEL_SEED` (a fresh one unless said, and printed). A difference is cut down to
 //! the fewest packets that still show it and printed in the notation of `scenario.rs`, to be added
-//! to `scripted.txt`. `KERNEL_SCENARIO` plays only what it says, in the same notation, and prints
-//! the transcript. Needs root, or is re-run inside user namespaces where the system allows that.
+//! to `scripted.txt`. `KERNEL_SCENARIO` plays only what it says, in the notation of that file, and
+//! prints the transcript. Needs root, or is re-run inside user namespaces where the system allows
+//! that.
 //!
 //! Left out until the tracker knows them: fragments, helpers, SCTP, GRE, DCCP and UDP-Lite, wrong
 //! transport checksums, ICMPv6 redirects.

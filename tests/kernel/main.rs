@@ -9,7 +9,8 @@
 //! that.
 //!
 //! Left out until the tracker knows them: fragments, helpers, SCTP, GRE, DCCP and UDP-Lite, wrong
-//! transport checksums, ICMPv6 redirects.
+//! transport checksums, ICMPv6 redirects. And one known difference: an IPv6 extension header that is
+//! cut short, with a protocol behind it of which the kernel reads nothing, is INVALID to us.
 
 #![allow(clippy::disallowed_methods)] // the kernel's clock is the real one
 

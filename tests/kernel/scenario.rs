@@ -644,7 +644,8 @@ fn error(random: &mut Random, v6: bool, steps: &[Step], side: usize) -> Option<(
             1 - about.side
         },
         about: Box::new(match random.below(10) {
-            0 => random_bend(random, about.body.clone()),
+            // Not inside extension headers; see the list of what is left out.
+            0 if !matches!(about.body, Body::Via { .. }) => random_bend(random, about.body.clone()),
             1 => random.pick(&[
                 Body::Udp { len: 9 },
                 Body::Icmp { ty: 8, code: 0 },

@@ -181,13 +181,13 @@ fn step<'a>(
     pipeline.counters().received.add(1);
     let slot = pipeline.prepare(&captured.data, captured.len);
     let outcome = pipeline.decide(policy, now, iif, &captured.data, &slot);
-    let (verdict, reason) = match outcome.disposition {
+    let reason = match outcome.disposition {
         Disposition::Forward(_) => {
             pipeline.counters().forwarded.add(1);
-            ("accept", None)
+            None
         }
-        Disposition::Drop(reason) => ("drop", Some(reason.name())),
-        Disposition::Reject(_) => ("reject", Some(DropReason::Rejected.name())),
+        Disposition::Drop(reason) => Some(reason.name()),
+        Disposition::Reject(_) => Some(DropReason::Rejected.name()),
     };
     let tracked = outcome
         .tracked
@@ -205,7 +205,7 @@ fn step<'a>(
             .tracked
             .and_then(|tracked| tracked.dir)
             .map(|dir| dir.name()),
-        verdict,
+        verdict: outcome.disposition.verdict(),
         rule: match outcome.by {
             By::Nobody => None,
             By::Rule(rule) => Some(policy.rule_name(rule)),

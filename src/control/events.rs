@@ -133,7 +133,7 @@ fn write(event: &LogEvent, names: &Names) {
         target: "shardwall::rule",
         prefix,
         rule,
-        verdict = if event.accepted { "accept" } else { "drop" },
+        verdict = event.disposition.verdict(),
         iif = names.port(Some(event.iif)),
         oif = names.port(peer),
         proto = %Proto(packet.proto),

@@ -393,7 +393,7 @@ fn log_events_are_bounded_and_losses_counted() {
     assert!(
         events
             .iter()
-            .all(|event| !event.accepted && event.iif == WAN)
+            .all(|event| event.disposition.verdict() == "drop" && event.iif == WAN)
     );
     assert_eq!(rig.sum(|w| w.log_lost.get()), 12);
 }

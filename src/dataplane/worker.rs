@@ -39,8 +39,8 @@ pub struct LogEvent {
     pub iif: PortId,
     /// Its state.
     pub state: CtState,
-    /// Whether it passed.
-    pub accepted: bool,
+    /// What became of it.
+    pub disposition: Disposition,
 }
 
 /// What a worker is made of.
@@ -273,7 +273,6 @@ impl<I: Io> Core<I> {
         for (at, (frame, slot)) in frames.drain(..).zip(slots).enumerate() {
             let iif = port(at);
             let outcome = self.pipeline.decide(policy, now, iif, frame.data(), slot);
-            let accepted = matches!(outcome.disposition, Disposition::Forward(_));
             if let (Some(rule), Some(tracked)) = (outcome.log, outcome.tracked) {
                 let event = LogEvent {
                     rule,
@@ -281,7 +280,7 @@ impl<I: Io> Core<I> {
                     packet: slot.parsed,
                     iif,
                     state: tracked.state,
-                    accepted,
+                    disposition: outcome.disposition,
                 };
                 if self.log.try_send(event).is_err() {
                     self.counters().log_lost.add(1);

@@ -31,6 +31,17 @@ pub enum Disposition {
     Reject(RejectWith),
 }
 
+impl Disposition {
+    /// The word for it.
+    pub const fn verdict(self) -> &'static str {
+        match self {
+            Disposition::Forward(_) => "accept",
+            Disposition::Drop(_) => "drop",
+            Disposition::Reject(_) => "reject",
+        }
+    }
+}
+
 /// Who decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {

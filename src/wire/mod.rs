@@ -3,7 +3,6 @@
 //!
 //! Views are fixed-layout structs in network byte order (zerocopy), so one bounds check covers a
 //! whole header, and the same type writes what it reads.
-pub mod arp;
 pub mod build;
 pub mod checksum;
 pub mod ethernet;

@@ -4,7 +4,7 @@
 //!
 //! | layer | holds |
 //! |---|---|
-//! | [`base`] | time values, keyed hash, per-core counters, the RCU primitive |
+//! | [`base`] | time values, keyed hash, per-core counters, the RCU primitive, slabs |
 //! | [`wire`] | one protocol a file: header views, the one-pass parse, checksums |
 //! | [`conntrack`] | tuples, flow entries, the shard (hash table and wheels), protocol trackers |
 //! | [`policy`] | the YAML model, checking with spans, compiling, evaluating |

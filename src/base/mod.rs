@@ -1,7 +1,8 @@
-//! What every layer stands on: time as a value, the keyed hash, single-writer counters, the RCU
+//! What every layer stands on: time as a value, the keyed hash, single-writer counters, slabs, the RCU
 //! primitive. Knows nothing of packets.
 pub mod counter;
 pub mod cpu;
 pub mod hash;
 pub mod rcu;
+pub mod slab;
 pub mod time;

@@ -43,8 +43,8 @@ pub(crate) trait Case {
 
 /// The stages of a packet, over whatever is measured.
 pub(crate) trait Path {
-    fn prepare(&self, data: &[u8]) -> Slot;
-    fn prefetch(&self, slot: &Slot);
+    fn prepare(&self, from: usize, data: &[u8]) -> Slot;
+    fn prefetch(&self, slot: &mut Slot);
     /// The judgement, and whether the packet passes.
     fn judge(&mut self, now: Now, from: usize, data: &[u8], slot: &Slot)
     -> (Option<Tracked>, bool);
@@ -74,15 +74,15 @@ impl ShardPath {
 
 impl Path for ShardPath {
     #[inline(always)]
-    fn prepare(&self, data: &[u8]) -> Slot {
+    fn prepare(&self, _: usize, data: &[u8]) -> Slot {
         let parsed = wire::parse(data, data.len());
-        let prepared = self.shard.prepare(data, &parsed);
+        let prepared = self.shard.prepare(data, &parsed, 0);
         Slot { parsed, prepared }
     }
 
     #[inline(always)]
-    fn prefetch(&self, slot: &Slot) {
-        self.shard.prefetch(&slot.prepared);
+    fn prefetch(&self, slot: &mut Slot) {
+        self.shard.prefetch(&mut slot.prepared);
     }
 
     #[inline(always)]
@@ -143,12 +143,13 @@ impl PipelinePath {
 
 impl Path for PipelinePath {
     #[inline(always)]
-    fn prepare(&self, data: &[u8]) -> Slot {
-        self.pipeline.prepare(data, data.len())
+    fn prepare(&self, from: usize, data: &[u8]) -> Slot {
+        self.pipeline
+            .prepare(&self.policy, PortId(from as u8), data, data.len())
     }
 
     #[inline(always)]
-    fn prefetch(&self, slot: &Slot) {
+    fn prefetch(&self, slot: &mut Slot) {
         self.pipeline.prefetch(slot);
     }
 
@@ -202,7 +203,7 @@ impl<P: Path> Hits<P> {
         for flow in &mut flows {
             for step in 0..if kind.is_tcp() { 3 } else { 2 } {
                 let (from, frame) = flow.opening(kind, step);
-                let slot = path.prepare(&frame);
+                let slot = path.prepare(from, &frame);
                 let (tracked, passes) = path.judge(start, from, &frame, &slot);
                 let new = step == 0;
                 let state = if new {
@@ -262,9 +263,10 @@ impl<P: Path> Hits<P> {
             let now = Now::from_nanos(self.now);
             let mut slots = ArrayVec::<Slot, BURST>::new();
             for i in 0..BURST {
-                slots.push(self.path.prepare(self.buffers.frame(i)));
+                let from = (random >> i & 1) as usize;
+                slots.push(self.path.prepare(from, self.buffers.frame(i)));
             }
-            for slot in &slots {
+            for slot in &mut slots {
                 self.path.prefetch(slot);
             }
             let classes = &mut self.classes[burst * BURST % CLASSES..][..BURST];
@@ -376,9 +378,9 @@ impl Inserts {
             let now = Now::from_nanos(self.now);
             let mut slots = ArrayVec::<Slot, BURST>::new();
             for i in 0..BURST {
-                slots.push(self.path.prepare(self.buffers.frame(i)));
+                slots.push(self.path.prepare(0, self.buffers.frame(i)));
             }
-            for slot in &slots {
+            for slot in &mut slots {
                 self.path.prefetch(slot);
             }
             for (i, slot) in slots.iter().enumerate() {

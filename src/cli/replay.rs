@@ -179,7 +179,7 @@ fn step<'a>(
 ) -> Line<'a> {
     pipeline.shard_mut().expire(now.ticks(), usize::MAX);
     pipeline.counters().received.add(1);
-    let slot = pipeline.prepare(&captured.data, captured.len);
+    let slot = pipeline.prepare(policy, iif, &captured.data, captured.len);
     let outcome = pipeline.decide(policy, now, iif, &captured.data, &slot);
     let reason = match outcome.disposition {
         Disposition::Forward(_) => {

@@ -5,6 +5,8 @@
 //! Owned and used by one worker.
 
 use crate::base::cpu::{equal_lanes, prefetch};
+use crate::base::slab::Slab;
+use std::io;
 use zerocopy::FromZeros;
 
 const WAYS: usize = 10;
@@ -41,8 +43,7 @@ fn lowest(bits: u32) -> usize {
 /// The buckets.
 #[derive(Debug)]
 pub struct Index {
-    buckets: Box<[Bucket]>,
-    mask: usize,
+    buckets: Slab<Bucket>,
 }
 
 #[inline(always)]
@@ -52,32 +53,65 @@ fn tag(hash: u64) -> u16 {
 
 impl Index {
     /// An index for `entries` entries, at most half full then.
-    pub fn new(entries: usize) -> Self {
-        let buckets = (entries * 2).div_ceil(WAYS).next_power_of_two();
-        let lines = Bucket::new_vec_zeroed(buckets);
-        #[allow(clippy::expect_used)] // at start, where memory that is not there ends the start
-        let buckets = lines.expect("memory for the flow index");
-        Self {
-            mask: buckets.len() - 1,
-            buckets: buckets.into(),
-        }
+    ///
+    /// # Errors
+    /// If the memory is not to be had.
+    pub fn new(entries: usize) -> io::Result<Self> {
+        let buckets = (entries * 2).div_ceil(WAYS).max(1);
+        Ok(Self {
+            buckets: Slab::new(buckets)?,
+        })
+    }
+
+    /// Takes all memory now.
+    pub fn populate(&mut self) {
+        self.buckets.populate(usize::MAX);
     }
 
     /// Bytes that it occupies.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.buckets)
+        self.buckets.bytes()
+    }
+
+    /// The home bucket of `hash`: the lower half times the number of buckets, without a division.
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        (((hash & 0xffff_ffff) * self.buckets.len() as u64) >> 32) as usize
+    }
+
+    /// The bucket behind `at`.
+    #[inline(always)]
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.buckets.len() {
+            0
+        } else {
+            at + 1
+        }
+    }
+
+    /// Buckets that one entry may be away from its home.
+    fn longest_run(&self) -> usize {
+        MAX_RUN.min(self.buckets.len() - 1)
+    }
+
+    /// The entries in the bucket that is `distance` behind the home of `hash`.
+    pub fn near(&self, hash: u64, distance: usize) -> impl Iterator<Item = u32> {
+        let at = (self.home(hash) + distance) % self.buckets.len();
+        let Bucket { tags, entries, .. } = self.buckets[at];
+        let used = tags.into_iter().zip(entries);
+        used.filter_map(|(tag, entry)| (tag != 0).then_some(entry))
     }
 
     /// Asks for the home bucket of `hash`.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        prefetch(&self.buckets[hash as usize & self.mask]);
+        prefetch(&self.buckets[self.home(hash)]);
     }
 
     /// The first entry in the home bucket whose tag fits: the one that is nearly always meant.
     #[inline]
     pub fn candidate(&self, hash: u64) -> Option<u32> {
-        let bucket = &self.buckets[hash as usize & self.mask];
+        let bucket = &self.buckets[self.home(hash)];
         let bits = bucket.matches(tag(hash));
         (bits != 0).then(|| bucket.entries[lowest(bits)])
     }
@@ -85,7 +119,7 @@ impl Index {
     /// The entry with `hash` for which `is_it` says yes.
     #[inline]
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut at = hash as usize & self.mask;
+        let mut at = self.home(hash);
         for _ in 0..=MAX_RUN {
             let bucket = &self.buckets[at];
             let mut bits = bucket.matches(tag(hash));
@@ -99,48 +133,56 @@ impl Index {
             if bucket.passed == 0 {
                 return None;
             }
-            at = (at + 1) & self.mask;
+            at = self.after(at);
         }
         None
     }
 
     /// Adds `entry`, which must not be there. `false` if too many buckets in a row are full.
     pub fn insert(&mut self, hash: u64, entry: u32) -> bool {
-        let home = hash as usize & self.mask;
-        for run in 0..=MAX_RUN.min(self.mask) {
-            let at = (home + run) & self.mask;
+        let home = self.home(hash);
+        let mut at = home;
+        for run in 0..=self.longest_run() {
             let free = self.buckets[at].matches(0);
-            if free == 0 {
-                continue;
+            if free != 0 {
+                let way = lowest(free);
+                self.buckets[at].tags[way] = tag(hash);
+                self.buckets[at].entries[way] = entry;
+                self.pass(home, run, 1);
+                return true;
             }
-            for passed in 0..run {
-                self.buckets[(home + passed) & self.mask].passed += 1;
-            }
-            let way = lowest(free);
-            self.buckets[at].tags[way] = tag(hash);
-            self.buckets[at].entries[way] = entry;
-            return true;
+            at = self.after(at);
         }
         false
     }
 
+    /// Counts an entry that passed the first `run` buckets from `home` on, or counts it no more.
+    fn pass(&mut self, home: usize, run: usize, change: i16) {
+        let mut at = home;
+        for _ in 0..run {
+            let passed = &mut self.buckets[at].passed;
+            *passed = passed.wrapping_add_signed(change);
+            at = self.after(at);
+        }
+    }
+
     /// Removes `entry`, which was inserted with `hash`.
     pub fn remove(&mut self, hash: u64, entry: u32) {
-        let home = hash as usize & self.mask;
-        for run in 0..=MAX_RUN.min(self.mask) {
-            let bucket = &mut self.buckets[(home + run) & self.mask];
+        let home = self.home(hash);
+        let mut at = home;
+        for run in 0..=self.longest_run() {
+            let bucket = &mut self.buckets[at];
             let mut bits = bucket.matches(tag(hash));
             while bits != 0 {
                 let way = lowest(bits);
                 if bucket.entries[way] == entry {
                     bucket.tags[way] = 0;
-                    for passed in 0..run {
-                        self.buckets[(home + passed) & self.mask].passed -= 1;
-                    }
+                    self.pass(home, run, -1);
                     return;
                 }
                 bits &= bits - 1;
             }
+            at = self.after(at);
         }
         debug_assert!(false, "entry {entry} was not in the index");
     }
@@ -161,7 +203,7 @@ mod tests {
         /// Inserts and removals in any order, with hashes that collide a lot, against a map.
         #[test]
         fn behaves_like_a_map(steps in prop::collection::vec((0u32..200, any::<bool>()), 1..600)) {
-            let mut index = Index::new(300);
+            let mut index = Index::new(300).unwrap();
             let hash = |entry: u32| u64::from(entry % 7) | u64::from(entry % 3) << 48;
             let mut model = BTreeMap::new();
             for (entry, add) in steps {
@@ -185,7 +227,7 @@ mod tests {
 
     #[test]
     fn refuses_when_the_run_is_full() {
-        let mut index = Index::new(20);
+        let mut index = Index::new(20).unwrap();
         let room = index.buckets.len() * WAYS;
         for entry in 0..room as u32 {
             assert!(index.insert(0, entry));

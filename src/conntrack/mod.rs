@@ -7,6 +7,7 @@ pub mod config;
 pub mod entry;
 pub mod icmp;
 pub mod index;
+pub mod limit;
 pub mod record;
 pub mod shard;
 pub mod table;

@@ -1,7 +1,7 @@
 //! A flow as it is shown: what listings, events and `replay` print. Made from an entry on
 //! request; the packet path never does.
 
-use super::entry::{Cold, Core, status};
+use super::entry::{Entry, status};
 use super::tuple::{Key, Tuple};
 use super::types::{TcpState, proto};
 use crate::base::time::Ticks;
@@ -90,7 +90,8 @@ impl From<Tuple> for Endpoints {
 
 impl FlowRecord {
     /// The record of an entry at `now`.
-    pub fn new<K: Key>(key: &K, core: &Core, cold: &Cold, now: Ticks, shard: u16) -> Self {
+    pub fn new<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16) -> Self {
+        let Entry { key, core, rest } = entry;
         let from_lo = key.lo_tuple();
         let from_hi = from_lo.reversed().unwrap_or(from_lo);
         let (original, reply) = if core.has(status::ORIGINAL_IS_LO) {
@@ -106,7 +107,7 @@ impl FlowRecord {
             tcp_state: (from_lo.proto == proto::TCP).then_some(core.tcp_state),
             seen_reply: core.has(status::SEEN_REPLY),
             assured: core.has(status::ASSURED),
-            mark: cold.mark,
+            mark: rest.mark,
             zone: from_lo.zone,
             shard,
         }

@@ -6,13 +6,16 @@
 //! *pending* flow behind, which [`Shard::commit`] enters into the table if policy accepts the
 //! packet; otherwise the next packet forgets it. So what policy drops leaves nothing.
 //!
+//! How many flows there may be, and which one goes when there are too many, is in [`super::limit`].
+//!
 //! The order of tests is netfilter's (`nf_conntrack_in`, Linux 6.12).
 //!
 //! Owned and used by one worker; counters are read by others.
 
 use super::config::Config;
-use super::entry::{Core, LastSegment, status};
+use super::entry::{Core, Entry, LastSegment, status};
 use super::icmp::{self, Role};
+use super::limit::{self, Budget, Purse, Worth};
 use super::record::FlowRecord;
 use super::table::{InsertError, Table};
 use super::tcp::{self, Outcome};
@@ -41,6 +44,8 @@ pub struct CtCounters {
     pub insert_failed: Counter,
     /// Packets dropped because the table was full.
     pub drop: Counter,
+    /// Flows that had to go before their time, because the table was full.
+    pub early_drop: Counter,
     /// Flows that ended, for whatever reason.
     pub delete: Counter,
     /// ICMP errors that quote nothing known.
@@ -52,17 +57,24 @@ pub struct CtCounters {
 /// A packet after the first stage.
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared {
-    subject: Subject,
+    /// Meaningful for [`Subject::Flow`] and [`Subject::Error`].
+    key: AnyKey,
     hash: u64,
+    /// What the second stage found.
+    candidate: u32,
+    subject: Subject,
     from_lo: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// No candidate.
+const NOTHING: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
-    /// Belongs to the flow with this key.
-    Flow(AnyKey),
-    /// Is an error about the flow with this key.
-    Error(AnyKey),
+    /// Belongs to the flow with the key.
+    Flow,
+    /// Is an error about the flow with the key.
+    Error,
     /// An error that quotes nothing readable, or goes to another host than the quoted sender.
     BadError,
     /// Is never tracked.
@@ -75,10 +87,7 @@ impl Prepared {
     /// The key that decides which shard owns the packet; `None` where any may judge it.
     #[inline]
     pub fn key(&self) -> Option<&AnyKey> {
-        match &self.subject {
-            Subject::Flow(key) | Subject::Error(key) => Some(key),
-            _ => None,
-        }
+        matches!(self.subject, Subject::Flow | Subject::Error).then_some(&self.key)
     }
 }
 
@@ -135,8 +144,10 @@ pub struct Shard {
     id: u16,
     v4: Table<KeyV4>,
     v6: Table<KeyV6>,
-    limit: u32,
+    purse: Purse,
     pending: Option<Pending>,
+    /// Where the sweep under pressure goes on.
+    swept: Option<Cursor>,
     counters: Arc<CtCounters>,
 }
 
@@ -154,7 +165,8 @@ macro_rules! family {
 }
 
 impl Shard {
-    /// An empty shard for at most `limit` flows of both families together.
+    /// An empty shard of a box that has no other, for at most `limit` flows of both families
+    /// together.
     pub fn new(
         id: u16,
         limit: u32,
@@ -162,14 +174,37 @@ impl Shard {
         now: Ticks,
         counters: Arc<CtCounters>,
     ) -> Self {
+        let budget = Arc::new(Budget::new(limit, 1));
+        Self::sharing(id, budget, secret, now, counters)
+    }
+
+    /// An empty shard that shares `budget` with others.
+    #[allow(clippy::expect_used)] // at start, where memory that is not there ends the start
+    pub fn sharing(
+        id: u16,
+        budget: Arc<Budget>,
+        secret: HashKey,
+        now: Ticks,
+        counters: Arc<CtCounters>,
+    ) -> Self {
+        let capacity = budget.capacity();
         Self {
             id,
-            v4: Table::new(limit, secret, now),
-            v6: Table::new(limit, secret, now),
-            limit,
+            v4: Table::new(capacity, secret, now).expect("memory for the IPv4 flow table"),
+            v6: Table::new(capacity, secret, now).expect("memory for the IPv6 flow table"),
+            purse: Purse::new(budget),
             pending: None,
+            swept: None,
             counters,
         }
+    }
+
+    /// Takes the memory of this shard's share of the flows now, so that the packet path never waits
+    /// for it.
+    pub fn populate(&mut self) {
+        let share = self.purse.budget().share();
+        self.v4.populate(share);
+        self.v6.populate(share);
     }
 
     /// Publishes how many flows there are, by protocol.
@@ -197,27 +232,44 @@ impl Shard {
 
     /// First stage: what the packet is about, and where its bucket lies. `data` is the frame.
     #[inline]
-    pub fn prepare(&self, data: &[u8], parsed: &Parsed) -> Prepared {
-        let (tuple, error) = match parsed.l4 {
-            L4::Icmp { ty, .. } => match icmp::role(parsed.proto, ty) {
-                Role::Request | Role::Reply => (Tuple::of(parsed, 0), false),
-                Role::Error => match quoted(data, parsed) {
-                    Some(tuple) => (Some(tuple), true),
-                    None => return Prepared::about(Subject::BadError),
-                },
-                Role::Discovery => return Prepared::about(Subject::Untracked),
-                Role::Other => (None, false),
-            },
-            _ => (Tuple::of(parsed, 0), false),
+    pub fn prepare(&self, data: &[u8], parsed: &Parsed, zone: u16) -> Prepared {
+        let subject = match parsed.l4 {
+            L4::Icmp { .. } => return self.prepare_icmp(data, parsed, zone),
+            L4::None | L4::Bad => Subject::Unknown,
+            _ => Subject::Flow,
         };
-        let Some((key, from_lo)) = tuple.and_then(|tuple| tuple.key()) else {
-            let subject = if error {
-                Subject::BadError
-            } else {
-                Subject::Unknown
-            };
-            return Prepared::about(subject);
+        match Tuple::of(parsed, zone).and_then(|tuple| tuple.key()) {
+            Some(found) => self.prepared(subject, found),
+            None => Prepared::about(Subject::Unknown),
+        }
+    }
+
+    #[inline(never)]
+    fn prepare_icmp(&self, data: &[u8], parsed: &Parsed, zone: u16) -> Prepared {
+        let L4::Icmp { ty, .. } = parsed.l4 else {
+            return Prepared::about(Subject::Unknown);
         };
+        let (subject, tuple, otherwise) = match icmp::role(parsed.proto, ty) {
+            Role::Request | Role::Reply => {
+                (Subject::Flow, Tuple::of(parsed, zone), Subject::Unknown)
+            }
+            Role::Error => (
+                Subject::Error,
+                quoted(data, parsed, zone),
+                Subject::BadError,
+            ),
+            Role::Discovery => (Subject::Untracked, None, Subject::Untracked),
+            Role::Other => (Subject::Unknown, None, Subject::Unknown),
+        };
+        match tuple.and_then(|tuple| tuple.key()) {
+            Some(found) => self.prepared(subject, found),
+            None => Prepared::about(otherwise),
+        }
+    }
+
+    /// What is known of a packet with a key; its bucket is asked for.
+    #[inline(always)]
+    fn prepared(&self, subject: Subject, (key, from_lo): (AnyKey, bool)) -> Prepared {
         let hash = match &key {
             AnyKey::V4(key) => {
                 let hash = self.v4.hash(key);
@@ -230,26 +282,24 @@ impl Shard {
                 hash
             }
         };
-        let subject = if error {
-            Subject::Error(key)
-        } else {
-            Subject::Flow(key)
-        };
         Prepared {
-            subject,
+            key,
             hash,
+            candidate: NOTHING,
+            subject,
             from_lo,
         }
     }
 
-    /// Second stage: asks for the entry.
+    /// Second stage: looks into the bucket and asks for the entry.
     #[inline]
-    pub fn prefetch(&self, prepared: &Prepared) {
-        match prepared.key() {
+    pub fn prefetch(&self, prepared: &mut Prepared) {
+        let candidate = match prepared.key() {
             Some(AnyKey::V4(_)) => self.v4.prefetch_entry(prepared.hash),
             Some(AnyKey::V6(_)) => self.v6.prefetch_entry(prepared.hash),
-            None => {}
-        }
+            None => None,
+        };
+        prepared.candidate = candidate.unwrap_or(NOTHING);
     }
 
     /// Third stage: the judgement. `notrack` is what the raw rules said.
@@ -267,20 +317,20 @@ impl Shard {
         if notrack {
             return Tracked::without_flow(CtState::Untracked);
         }
-        let key = match &prepared.subject {
-            Subject::Flow(key) => key,
-            Subject::Error(key) => return self.related(key, prepared, now),
+        match prepared.subject {
+            Subject::Flow => {}
+            Subject::Error => return self.related(prepared, now),
             Subject::Untracked => return Tracked::without_flow(CtState::Untracked),
             Subject::BadError => {
                 self.counters.icmp_error.add(1);
                 return self.invalid();
             }
             Subject::Unknown => return self.invalid(),
-        };
+        }
         // Twice at most: a flow that is reopened is looked for again and not found.
         for _ in 0..2 {
-            match self.find(key, prepared.hash, now) {
-                None => return self.start(data, parsed, prepared, *key, now, config),
+            match self.find(prepared, now) {
+                None => return self.start(data, parsed, prepared, now, config),
                 Some(flow) => {
                     if let Some(tracked) = self.follow(data, parsed, prepared, flow, now, config) {
                         return tracked;
@@ -296,23 +346,19 @@ impl Shard {
         Tracked::without_flow(CtState::Invalid)
     }
 
-    /// The live entry with `key`. One whose deadline has passed is as good as gone.
+    /// The live entry with the packet's key. One whose deadline has passed is as good as gone.
     #[inline]
-    fn find(&mut self, key: &AnyKey, hash: u64, now: Ticks) -> Option<FlowRef> {
-        let (flow, deadline) = match key {
+    fn find(&mut self, prepared: &Prepared, now: Ticks) -> Option<FlowRef> {
+        let (flow, deadline) = match &prepared.key {
             AnyKey::V4(key) => {
-                let entry = self.v4.find(key, hash)?;
-                (
-                    FlowRef { v6: false, entry },
-                    self.v4.hot(entry).core.deadline,
-                )
+                let entry = look_up(&self.v4, key, prepared)?;
+                let deadline = self.v4.entry(entry).core.deadline;
+                (FlowRef { v6: false, entry }, deadline)
             }
             AnyKey::V6(key) => {
-                let entry = self.v6.find(key, hash)?;
-                (
-                    FlowRef { v6: true, entry },
-                    self.v6.hot(entry).core.deadline,
-                )
+                let entry = look_up(&self.v6, key, prepared)?;
+                let deadline = self.v6.entry(entry).core.deadline;
+                (FlowRef { v6: true, entry }, deadline)
             }
         };
         if now.reached(deadline) {
@@ -325,13 +371,12 @@ impl Shard {
 
     /// An ICMP error about a flow neither refreshes nor ends it.
     #[cold]
-    fn related(&mut self, key: &AnyKey, prepared: &Prepared, now: Ticks) -> Tracked {
-        let Some(flow) = self.find(key, prepared.hash, now) else {
+    fn related(&mut self, prepared: &Prepared, now: Ticks) -> Tracked {
+        let Some(flow) = self.find(prepared, now) else {
             self.counters.icmp_error.add(1);
             return self.invalid();
         };
-        let core = self.core(flow);
-        let dir = core.direction(prepared.from_lo);
+        let dir = self.core(flow).direction(prepared.from_lo);
         Tracked {
             state: CtState::Related,
             dir: Some(dir),
@@ -351,7 +396,7 @@ impl Shard {
         config: &Config,
     ) -> Option<Tracked> {
         family!(self, flow.v6, table => {
-            let (core, cold) = table.lines(flow.entry);
+            let Entry { core, rest, .. } = table.entry_mut(flow.entry);
             let dir = core.direction(prepared.from_lo);
             // No branch on the direction, which is as good as random.
             let answered = (dir == Dir::Reply) | core.has(status::SEEN_REPLY);
@@ -359,9 +404,9 @@ impl Shard {
             let outcome = match parsed.l4 {
                 L4::Tcp(ref header) => {
                     let segment = tcp::segment(data, parsed, header);
-                    tcp::packet(core, &mut cold.last, dir, &segment, now, config)
+                    tcp::packet(core, &mut rest.last, dir, &segment, now, config)
                 }
-                _ => Outcome::Refresh(datagram(core, parsed, cold.created, now, config)),
+                _ => Outcome::Refresh(datagram(core, parsed, rest.created, now, config)),
             };
             let known = Tracked { state, dir: Some(dir), flow: Flow::Known(flow) };
             match outcome {
@@ -382,7 +427,7 @@ impl Shard {
                 }
             }
             // After the tracker ran, which goes by what was seen before.
-            table.lines(flow.entry).0.status |= dir as u8 * status::SEEN_REPLY;
+            table.entry_mut(flow.entry).core.status |= dir as u8 * status::SEEN_REPLY;
             Some(known)
         })
     }
@@ -394,7 +439,6 @@ impl Shard {
         data: &[u8],
         parsed: &Parsed,
         prepared: &Prepared,
-        key: AnyKey,
         now: Ticks,
         config: &Config,
     ) -> Tracked {
@@ -419,7 +463,7 @@ impl Shard {
         core.deadline = now.plus(span);
         self.counters.new.add(1);
         self.pending = Some(Pending {
-            key,
+            key: prepared.key,
             hash: prepared.hash,
             core,
             last,
@@ -432,70 +476,116 @@ impl Shard {
     }
 
     /// Enters the flow that the last packet started into the table.
+    ///
+    /// # Errors
+    /// If the box or this shard has no room, and no flow that is worth less.
     pub fn commit(&mut self, now: Ticks) -> Result<FlowRef, InsertError> {
-        let Some(Pending {
+        let Some(pending) = self.pending.take() else {
+            return Err(InsertError::LongRun);
+        };
+        let added = match self.enter(&pending, now) {
+            Err(InsertError::Full) if self.make_room(&pending) => self.enter(&pending, now),
+            added => added,
+        };
+        match added {
+            Ok(_) => self.counters.insert.add(1),
+            Err(InsertError::LongRun) => self.counters.insert_failed.add(1),
+            Err(InsertError::Full) => {
+                self.purse.budget().raise_pressure();
+                self.counters.drop.add(1);
+            }
+        }
+        added
+    }
+
+    fn enter(&mut self, pending: &Pending, now: Ticks) -> Result<FlowRef, InsertError> {
+        if !self.purse.take() {
+            return Err(InsertError::Full);
+        }
+        let Pending {
             key,
             hash,
             core,
             last,
-        }) = self.pending.take()
-        else {
-            return Err(InsertError::LongRun);
+        } = pending;
+        let v6 = matches!(key, AnyKey::V6(_));
+        let added = match *key {
+            AnyKey::V4(key) => self.v4.insert(key, *hash, core, last, now),
+            AnyKey::V6(key) => self.v6.insert(key, *hash, core, last, now),
         };
-        let added = if self.len() >= self.limit {
-            Err(InsertError::Full)
-        } else {
-            match key {
-                AnyKey::V4(key) => self.v4.insert(key, hash, core, last, now),
-                AnyKey::V6(key) => self.v6.insert(key, hash, core, last, now),
-            }
-        };
-        match added {
-            Ok(entry) => {
-                self.counters.insert.add(1);
-                Ok(FlowRef {
-                    v6: matches!(key, AnyKey::V6(_)),
-                    entry,
-                })
-            }
-            Err(error) => {
-                match error {
-                    InsertError::Full => self.counters.drop.add(1),
-                    InsertError::LongRun => self.counters.insert_failed.add(1),
-                }
-                Err(error)
+        if added.is_err() {
+            self.purse.put();
+        }
+        added.map(|entry| FlowRef { v6, entry })
+    }
+
+    /// Ends one flow that is worth less than a new one, if there is any near the new one's place:
+    /// in its own family first.
+    #[cold]
+    fn make_room(&mut self, pending: &Pending) -> bool {
+        let v6 = matches!(pending.key, AnyKey::V6(_));
+        for v6 in [v6, !v6] {
+            let victim = family!(self, v6, table => limit::victim(table, pending.hash));
+            if let Some(entry) = victim {
+                self.end(FlowRef { v6, entry });
+                self.counters.early_drop.add(1);
+                return true;
             }
         }
+        false
     }
 
     /// A RST was sent in the flow's name (`reject` with tcp-reset): it is closed.
     pub fn close(&mut self, flow: FlowRef, now: Ticks, config: &Config) {
         let timeout = config.timeouts.tcp[TcpState::Close as usize];
         family!(self, flow.v6, table => {
-            table.lines(flow.entry).0.tcp_state = TcpState::Close;
+            table.entry_mut(flow.entry).core.tcp_state = TcpState::Close;
             table.refresh(flow.entry, now, timeout);
         });
     }
 
     fn end(&mut self, flow: FlowRef) {
         family!(self, flow.v6, table => table.remove(flow.entry));
+        self.purse.put();
         self.counters.delete.add(1);
     }
 
     fn core(&self, flow: FlowRef) -> &Core {
         if flow.v6 {
-            &self.v6.hot(flow.entry).core
+            &self.v6.entry(flow.entry).core
         } else {
-            &self.v4.hot(flow.entry).core
+            &self.v4.entry(flow.entry).core
         }
     }
 
-    /// Ends flows whose time is over, looking at about `budget` entries at most.
+    /// Ends flows whose time is over, looking at about `budget` entries at most; and while the box
+    /// is too full, flows that are worth little, looking at as many again.
     pub fn expire(&mut self, now: Ticks, budget: usize) {
-        let ended = self.v4.expire(now, budget) + self.v6.expire(now, budget);
+        let ended = self.v4.expire(now, budget, |_| {}) + self.v6.expire(now, budget, |_| {});
+        for _ in 0..ended {
+            self.purse.put();
+        }
         if ended > 0 {
             self.counters.delete.add(u64::from(ended));
         }
+        if self.purse.budget().under_pressure() {
+            self.collect(budget as u32);
+        }
+    }
+
+    /// A piece of the sweep that frees what is worth little, while the pressure lasts.
+    #[cold]
+    fn collect(&mut self, budget: u32) {
+        let cursor = self.swept.take().unwrap_or_default();
+        let (flows, next) = self.scan(cursor, budget);
+        for flow in flows {
+            let worth = Worth::of(self.core(flow));
+            if worth < Worth::Kept {
+                self.end(flow);
+                self.counters.early_drop.add(1);
+            }
+        }
+        self.swept = next;
     }
 
     /// The live flow that a packet is about, whatever was said of the packet. Changes nothing.
@@ -516,8 +606,7 @@ impl Shard {
     /// The flow as it is shown.
     pub fn record(&self, flow: FlowRef, now: Ticks) -> FlowRecord {
         fn of<K: Key>(table: &Table<K>, entry: u32, now: Ticks, id: u16) -> FlowRecord {
-            let hot = table.hot(entry);
-            FlowRecord::new(&hot.key, &hot.core, table.cold(entry), now, id)
+            FlowRecord::new(table.entry(entry), now, id)
         }
         if flow.v6 {
             of(&self.v6, flow.entry, now, self.id)
@@ -570,19 +659,31 @@ pub struct Cursor {
 impl Prepared {
     fn about(subject: Subject) -> Self {
         Self {
-            subject,
+            key: AnyKey::NONE,
             hash: 0,
+            candidate: NOTHING,
+            subject,
             from_lo: false,
         }
     }
 }
 
+/// The entry with `key`: what the second stage found, if it still is that, or else what the index
+/// says.
+#[inline(always)]
+fn look_up<K: Key>(table: &Table<K>, key: &K, prepared: &Prepared) -> Option<u32> {
+    if table.confirm(prepared.candidate, key) {
+        return Some(prepared.candidate);
+    }
+    table.find(key, prepared.hash)
+}
+
 /// The tuple whose flow an ICMP error is about: what answers the quoted packet. The error must go
 /// to the host that sent that packet, or anybody could claim to be RELATED.
 #[cold]
-fn quoted(data: &[u8], parsed: &Parsed) -> Option<Tuple> {
+fn quoted(data: &[u8], parsed: &Parsed, zone: u16) -> Option<Tuple> {
     let inner = wire::inner(data, parsed)?;
-    let tuple = Tuple::quoted(&inner, 0).reversed()?;
+    let tuple = Tuple::quoted(&inner, zone).reversed()?;
     (tuple.addrs.dst() == parsed.addrs.dst()).then_some(tuple)
 }
 

@@ -3,17 +3,19 @@
 //! Life of an entry: [`Table::insert`] takes it from the free list, indexes it and arms its
 //! timer; [`Table::refresh`] moves its deadline; [`Table::remove`] (or [`Table::expire`], when
 //! the deadline has passed) takes it out of the wheel and the index, wipes its key and gives it
-//! back. All memory is taken at the start. Owned and used by one worker.
+//! back. All memory is reserved at the start, and taken then by [`Table::populate`] or else as it
+//! is first touched. Owned and used by one worker.
 
-use super::entry::{Cold, Core, Hot, LastSegment};
+use super::entry::{Core, Entry, LastSegment};
 use super::index::Index;
 use super::tuple::Key;
 use super::types::proto;
 use super::wheel::{Due, TURN, Wheel};
 use crate::base::cpu::prefetch;
 use crate::base::hash::HashKey;
+use crate::base::slab::Slab;
 use crate::base::time::{Span, Ticks};
-use zerocopy::FromZeros;
+use std::io;
 
 /// Why a flow could not be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,7 @@ pub enum InsertError {
 }
 
 /// Which wheel a protocol's flows hang in.
+#[inline]
 fn class(proto: u8) -> u8 {
     match proto {
         proto::TCP => 0,
@@ -40,8 +43,7 @@ fn class(proto: u8) -> u8 {
 pub struct Table<K: Key> {
     secret: HashKey,
     index: Index,
-    hot: Vec<Hot<K>>,
-    cold: Vec<Cold>,
+    entries: Slab<Entry<K>>,
     /// First free entry, as index + 1; entries from `fresh` on were never used.
     free: u32,
     fresh: u32,
@@ -52,23 +54,26 @@ pub struct Table<K: Key> {
 }
 
 impl<K: Key> Table<K> {
-    /// A table for `limit` flows.
-    pub fn new(limit: u32, secret: HashKey, now: Ticks) -> Self {
-        #[allow(clippy::expect_used)] // at start, where memory that is not there ends the start
-        let (hot, cold) = (
-            Hot::new_vec_zeroed(limit as usize).expect("memory for the flow table"),
-            Cold::new_vec_zeroed(limit as usize).expect("memory for the flow table"),
-        );
-        Self {
+    /// A table for `capacity` flows.
+    ///
+    /// # Errors
+    /// If the memory is not to be had.
+    pub fn new(capacity: u32, secret: HashKey, now: Ticks) -> io::Result<Self> {
+        Ok(Self {
             secret,
-            index: Index::new(limit as usize),
-            hot,
-            cold,
+            index: Index::new(capacity as usize)?,
+            entries: Slab::new(capacity as usize)?,
             free: 0,
             fresh: 0,
             lens: [0; 3],
             wheels: [0, 1, 2].map(|class| Wheel::new(class, now)),
-        }
+        })
+    }
+
+    /// Takes the memory of the index and of the first `count` entries now.
+    pub fn populate(&mut self, count: u32) {
+        self.index.populate();
+        self.entries.populate(count as usize);
     }
 
     /// Flows in the table.
@@ -86,9 +91,9 @@ impl<K: Key> Table<K> {
         self.len() == 0
     }
 
-    /// Bytes that the table occupies.
+    /// Bytes that the table reserves.
     pub fn bytes(&self) -> usize {
-        self.index.bytes() + size_of_val(&*self.hot) + size_of_val(&*self.cold)
+        self.index.bytes() + self.entries.bytes()
     }
 
     /// The hash of `key` in this table.
@@ -103,77 +108,86 @@ impl<K: Key> Table<K> {
         self.index.prefetch(hash);
     }
 
-    /// Second stage: asks for the entry that the bucket names.
+    /// Second stage: asks for the entry that the bucket names, and returns it for
+    /// [`Table::confirm`]; `None` if the home bucket names none.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        if let Some(entry) = self.index.candidate(hash)
-            && let Some(hot) = self.hot.get(entry as usize)
-            && let Some(cold) = self.cold.get(entry as usize)
-        {
-            prefetch(hot);
-            prefetch(cold);
-        }
+    pub fn prefetch_entry(&self, hash: u64) -> Option<u32> {
+        let candidate = self.index.candidate(hash)?;
+        let entry = self.entries.get(candidate as usize)?;
+        prefetch(entry);
+        prefetch(&entry.rest);
+        Some(candidate)
+    }
+
+    /// Whether `entry`, which an earlier stage found, is still that of `key`: an entry loses its
+    /// key when it is freed, so what lies between the stages cannot deceive.
+    #[inline]
+    pub fn confirm(&self, entry: u32, key: &K) -> bool {
+        self.entries
+            .get(entry as usize)
+            .is_some_and(|entry| entry.key == *key)
     }
 
     /// The entry with `key`.
     #[inline]
     pub fn find(&self, key: &K, hash: u64) -> Option<u32> {
         self.index
-            .find(hash, |entry| self.hot[entry as usize].key == *key)
+            .find(hash, |entry| self.entries[entry as usize].key == *key)
     }
 
-    /// The hot line of `entry`.
+    /// An entry.
     #[inline]
-    pub fn hot(&self, entry: u32) -> &Hot<K> {
-        &self.hot[entry as usize]
+    pub fn entry(&self, entry: u32) -> &Entry<K> {
+        &self.entries[entry as usize]
     }
 
-    /// The cold line of `entry`.
+    /// An entry, to write. The deadline is moved by [`Table::refresh`] only.
     #[inline]
-    pub fn cold(&self, entry: u32) -> &Cold {
-        &self.cold[entry as usize]
+    pub fn entry_mut(&mut self, entry: u32) -> &mut Entry<K> {
+        &mut self.entries[entry as usize]
     }
 
-    /// Both lines of `entry`, to write.
-    #[inline]
-    pub fn lines(&mut self, entry: u32) -> (&mut Core, &mut Cold) {
-        (
-            &mut self.hot[entry as usize].core,
-            &mut self.cold[entry as usize],
-        )
+    /// Entries whose home, or a bucket just behind it, is `distance` buckets after that of `hash`.
+    pub fn near(&self, hash: u64, distance: usize) -> impl Iterator<Item = u32> {
+        self.index.near(hash, distance)
     }
 
     /// Adds a flow with `key`, which must not be there; `core.deadline` is its timer.
+    ///
+    /// # Errors
+    /// If there is no entry, or no room in the index, for it.
     pub fn insert(
         &mut self,
         key: K,
         hash: u64,
-        core: Core,
-        last: LastSegment,
+        core: &Core,
+        last: &LastSegment,
         now: Ticks,
     ) -> Result<u32, InsertError> {
         let recycled = self.free != 0;
-        let entry = if recycled { self.free - 1 } else { self.fresh };
-        if entry as usize >= self.hot.len() {
+        let at = if recycled { self.free - 1 } else { self.fresh };
+        let Some(entry) = self.entries.get_mut(at as usize) else {
             return Err(InsertError::Full);
-        }
-        if !self.index.insert(hash, entry) {
+        };
+        if !self.index.insert(hash, at) {
             return Err(InsertError::LongRun);
         }
         if recycled {
-            self.free = self.cold[entry as usize].links.next;
+            self.free = entry.rest.links.next;
         } else {
             self.fresh += 1;
         }
         let class = class(key.proto());
         self.lens[usize::from(class)] += 1;
-        self.hot[entry as usize] = Hot { key, core };
-        let cold = &mut self.cold[entry as usize];
-        cold.last = last;
-        cold.created = now;
-        cold.mark = 0;
-        self.wheels[usize::from(class)].arm(&mut self.cold, entry, core.deadline);
-        Ok(entry)
+        entry.key = key;
+        entry.core = *core;
+        entry.rest.last = *last;
+        entry.rest.created = now;
+        entry.rest.account = Default::default();
+        entry.rest.mark = 0;
+        entry.rest.links.counted = 0;
+        self.wheels[usize::from(class)].arm(&mut self.entries, at, core.deadline);
+        Ok(at)
     }
 
     /// Lets `entry` live for `span` from `now`. The timer follows by itself, unless the deadline
@@ -181,43 +195,40 @@ impl<K: Key> Table<K> {
     #[inline]
     pub fn refresh(&mut self, entry: u32, now: Ticks, span: Span) {
         let deadline = now.plus(span);
-        let hot = &mut self.hot[entry as usize];
-        let old = std::mem::replace(&mut hot.core.deadline, deadline);
+        let flow = &mut self.entries[entry as usize];
+        let old = std::mem::replace(&mut flow.core.deadline, deadline);
         if span < TURN && !deadline.reached(old) {
-            let class = class(hot.key.proto());
-            self.wheels[usize::from(class)].hasten(&mut self.cold, entry, deadline);
+            let class = class(flow.key.proto());
+            self.wheels[usize::from(class)].hasten(&mut self.entries, entry, deadline);
         }
     }
 
     /// Takes a flow out.
     pub fn remove(&mut self, entry: u32) {
-        let class = self.cold[entry as usize].links.class;
-        self.wheels[usize::from(class)].disarm(&mut self.cold, entry);
-        release(
-            &mut self.index,
-            &self.secret,
-            &mut self.hot[entry as usize],
-            entry,
-        );
-        self.cold[entry as usize].links.next = self.free;
+        let class = self.entries[entry as usize].rest.links.class;
+        self.wheels[usize::from(class)].disarm(&mut self.entries, entry);
+        let flow = &mut self.entries[entry as usize];
+        release(&mut self.index, &self.secret, flow, entry);
+        flow.rest.links.next = self.free;
         self.free = entry + 1;
         self.lens[usize::from(class)] -= 1;
     }
 
-    /// Ends the flows whose deadlines passed by `now`, looking at most at `budget` entries.
-    /// Returns how many ended.
-    pub fn expire(&mut self, now: Ticks, budget: usize) -> u32 {
+    /// Ends the flows whose deadlines passed by `now`, looking at most at `budget` entries;
+    /// `ending` sees each before it goes. Returns how many ended.
+    pub fn expire(&mut self, now: Ticks, budget: usize, mut ending: impl FnMut(&Entry<K>)) -> u32 {
         let before = self.len();
         let mut left = budget;
         for (class, wheel) in self.wheels.iter_mut().enumerate() {
-            left -= wheel.advance(now, &mut self.cold, left, |cold, entry| {
-                let hot = &mut self.hot[entry as usize];
-                if !now.reached(hot.core.deadline) {
-                    return Due::Lives(hot.core.deadline);
+            left -= wheel.advance(now, &mut self.entries, left, |entries, at| {
+                let entry = &mut entries[at as usize];
+                if !now.reached(entry.core.deadline) {
+                    return Due::Lives(entry.core.deadline);
                 }
-                release(&mut self.index, &self.secret, hot, entry);
-                cold[entry as usize].links.next = self.free;
-                self.free = entry + 1;
+                ending(entry);
+                release(&mut self.index, &self.secret, entry, at);
+                entry.rest.links.next = self.free;
+                self.free = at + 1;
                 self.lens[class] -= 1;
                 Due::Ended
             });
@@ -228,13 +239,13 @@ impl<K: Key> Table<K> {
     /// The entries from `start` on that are in use, at most `scan` looked at; and where to go on.
     pub fn scan(&self, start: u32, scan: u32) -> (impl Iterator<Item = u32>, Option<u32>) {
         let end = self.fresh.min(start.saturating_add(scan));
-        let used = (start..end).filter(|entry| self.hot[*entry as usize].key.in_use());
+        let used = (start..end).filter(|entry| self.entries[*entry as usize].key.in_use());
         (used, (end < self.fresh).then_some(end))
     }
 }
 
 /// Takes an entry out of the index and wipes its key, so that nothing finds it by an old probe.
-fn release<K: Key>(index: &mut Index, secret: &HashKey, hot: &mut Hot<K>, entry: u32) {
-    index.remove(hot.key.hash(secret), entry);
-    hot.key = K::new_zeroed();
+fn release<K: Key>(index: &mut Index, secret: &HashKey, flow: &mut Entry<K>, entry: u32) {
+    index.remove(flow.key.hash(secret), entry);
+    flow.key = K::new_zeroed();
 }

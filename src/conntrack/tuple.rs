@@ -176,6 +176,11 @@ pub enum AnyKey {
     V6(KeyV6),
 }
 
+impl AnyKey {
+    /// The key of no flow.
+    pub const NONE: Self = Self::V4(KeyV4([0; 2]));
+}
+
 /// What a flow table needs of a key. The all-zero value stands for "no flow".
 pub trait Key: Copy + Eq + FromZeros + std::fmt::Debug {
     /// The keyed hash.

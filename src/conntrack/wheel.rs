@@ -7,10 +7,10 @@
 //! a turn of the wheel is shorter than the timeouts of established flows, that happens on changes
 //! of state and not on data.
 //!
-//! Lists run through the entries' cold lines, so a wheel allocates nothing after its start.
+//! Lists run through the entries, so a wheel allocates nothing after its start.
 //! Owned and used by one worker.
 
-use super::entry::Cold;
+use super::entry::Links;
 use crate::base::time::{Span, Ticks};
 
 /// Slots of one wheel.
@@ -29,6 +29,14 @@ pub enum Due {
     Ended,
     /// It lives until then.
     Lives(Ticks),
+}
+
+/// What can hang in a wheel.
+pub trait Linked {
+    /// Its place there.
+    fn links(&self) -> &Links;
+    /// The same, to change.
+    fn links_mut(&mut self) -> &mut Links;
 }
 
 /// The slots of one wheel; `class` is what its entries carry in their links.
@@ -70,51 +78,51 @@ impl Wheel {
     }
 
     /// Hangs `entry` where `deadline` falls, or a turn ahead if that is farther.
-    pub fn arm(&mut self, cold: &mut [Cold], entry: u32, deadline: Ticks) {
+    pub fn arm<E: Linked>(&mut self, entries: &mut [E], entry: u32, deadline: Ticks) {
         // The slot after the deadline's: when it comes due, the deadline has passed.
         let wait = ahead(self.done, slot_time(deadline)) + 1;
         let slot = (self.done.wrapping_add(wait.min(SLOTS - 1)) % SLOTS) as u16;
         let head = std::mem::replace(&mut self.heads[usize::from(slot)], entry + 1);
-        let links = &mut cold[entry as usize].links;
+        let links = entries[entry as usize].links_mut();
         links.next = head;
         links.prev = 0;
         links.slot = slot;
         links.class = self.class;
         if head != 0 {
-            cold[head as usize - 1].links.prev = entry + 1;
+            entries[head as usize - 1].links_mut().prev = entry + 1;
         }
     }
 
     /// Takes `entry` out of its slot.
-    pub fn disarm(&mut self, cold: &mut [Cold], entry: u32) {
-        let links = cold[entry as usize].links;
+    pub fn disarm<E: Linked>(&mut self, entries: &mut [E], entry: u32) {
+        let links = *entries[entry as usize].links();
         match links.prev {
             0 => self.heads[usize::from(links.slot)] = links.next,
-            prev => cold[prev as usize - 1].links.next = links.next,
+            prev => entries[prev as usize - 1].links_mut().next = links.next,
         }
         if links.next != 0 {
-            cold[links.next as usize - 1].links.prev = links.prev;
+            entries[links.next as usize - 1].links_mut().prev = links.prev;
         }
     }
 
     /// Moves `entry` forward if it hangs in a slot later than `deadline`'s.
-    pub fn hasten(&mut self, cold: &mut [Cold], entry: u32, deadline: Ticks) {
-        let at = u32::from(cold[entry as usize].links.slot);
+    pub fn hasten<E: Linked>(&mut self, entries: &mut [E], entry: u32, deadline: Ticks) {
+        let at = u32::from(entries[entry as usize].links().slot);
         let hangs = at.wrapping_sub(self.done % SLOTS) % SLOTS;
         if ahead(self.done, slot_time(deadline)) + 1 < hangs {
-            self.disarm(cold, entry);
-            self.arm(cold, entry, deadline);
+            self.disarm(entries, entry);
+            self.arm(entries, entry, deadline);
         }
     }
 
     /// Looks at the entries whose slots came due by `now`, at most `budget` of them, and returns
     /// how many it looked at. What is left is looked at in the next call.
-    pub fn advance(
+    pub fn advance<E: Linked>(
         &mut self,
         now: Ticks,
-        cold: &mut [Cold],
+        entries: &mut [E],
         budget: usize,
-        mut due: impl FnMut(&mut [Cold], u32) -> Due,
+        mut due: impl FnMut(&mut [E], u32) -> Due,
     ) -> usize {
         let mut looked = 0;
         let target = slot_time(now);
@@ -132,11 +140,11 @@ impl Wheel {
                 }
                 looked += 1;
                 let entry = self.heads[slot] - 1;
-                self.disarm(cold, entry);
-                if let Due::Lives(deadline) = due(cold, entry) {
+                self.disarm(entries, entry);
+                if let Due::Lives(deadline) = due(entries, entry) {
                     // Never back into the slot at hand, which would not end then.
                     let before = std::mem::replace(&mut self.done, next);
-                    self.arm(cold, entry, deadline);
+                    self.arm(entries, entry, deadline);
                     self.done = before;
                 }
             }
@@ -152,41 +160,52 @@ mod tests {
     use proptest::prelude::*;
     use zerocopy::FromZeros;
 
+    impl Linked for Links {
+        fn links(&self) -> &Links {
+            self
+        }
+
+        fn links_mut(&mut self) -> &mut Links {
+            self
+        }
+    }
+
     /// A wheel over entries that have only deadlines, driven like a shard drives it.
     struct Bench {
         wheel: Wheel,
-        cold: Vec<Cold>,
+        links: Vec<Links>,
         deadline: Vec<Option<Ticks>>,
     }
 
     impl Bench {
         fn new(entries: usize, now: Ticks) -> Self {
-            let cold = vec![Cold::new_zeroed(); entries];
+            let links = vec![Links::new_zeroed(); entries];
             Self {
                 wheel: Wheel::new(0, now),
-                cold,
+                links,
                 deadline: vec![None; entries],
             }
         }
 
         fn start(&mut self, entry: u32, deadline: Ticks) {
             self.deadline[entry as usize] = Some(deadline);
-            self.wheel.arm(&mut self.cold, entry, deadline);
+            self.wheel.arm(&mut self.links, entry, deadline);
         }
 
         fn advance(&mut self, now: Ticks, budget: usize) -> Vec<u32> {
             let mut ended = Vec::new();
             let deadline = &mut self.deadline;
-            self.wheel.advance(now, &mut self.cold, budget, |_, entry| {
-                let at = deadline[entry as usize].unwrap();
-                if now.reached(at) {
-                    deadline[entry as usize] = None;
-                    ended.push(entry);
-                    Due::Ended
-                } else {
-                    Due::Lives(at)
-                }
-            });
+            self.wheel
+                .advance(now, &mut self.links, budget, |_, entry| {
+                    let at = deadline[entry as usize].unwrap();
+                    if now.reached(at) {
+                        deadline[entry as usize] = None;
+                        ended.push(entry);
+                        Due::Ended
+                    } else {
+                        Due::Lives(at)
+                    }
+                });
             ended
         }
     }
@@ -222,7 +241,7 @@ mod tests {
                     if bench.deadline[entry].is_some() {
                         let deadline = now.plus(Span(span));
                         bench.deadline[entry] = Some(deadline);
-                        bench.wheel.hasten(&mut bench.cold, entry as u32, deadline);
+                        bench.wheel.hasten(&mut bench.links, entry as u32, deadline);
                     }
                 }
             }

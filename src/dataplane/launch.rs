@@ -13,6 +13,7 @@ use super::steer::Steer;
 use super::worker::{Idle, LogEvent, Parts, Worker};
 use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
+use crate::conntrack::limit::Budget;
 use crate::pipeline::Pipeline;
 use crate::policy::Compiled;
 use core_affinity::CoreId;
@@ -124,7 +125,7 @@ where
             });
         }
     }
-    let limit = policy.conntrack().max.div_ceil(workers as u32);
+    let budget = Arc::new(Budget::new(policy.conntrack().max, workers as u32));
     let clock = Clock::start();
     let (domain, readers) = Domain::new(workers);
     let shared = Arc::new(Shared::new(Rcu::new(domain, policy), workers, clock));
@@ -143,6 +144,7 @@ where
         commands.push(mailbox);
         let core = placement.cores.get(id).copied();
         let (all, log, enter) = (shared.clone(), log.clone(), enter.clone());
+        let budget = budget.clone();
         let (idle, now) = (placement.idle, clock.now());
         let thread = std::thread::Builder::new()
             .name(format!("worker-{id}"))
@@ -153,7 +155,8 @@ where
                 let _registered = enter();
                 // On its own core, so that its memory is near.
                 let counters = all.workers[id].path.clone();
-                let pipeline = Pipeline::new(id, limit, buckets, now, counters);
+                let mut pipeline = Pipeline::sharing(id, budget, buckets, now, counters);
+                pipeline.shard_mut().populate();
                 let steer = Steer::new(owners, workers);
                 Worker::new(Parts {
                     id,

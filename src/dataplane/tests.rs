@@ -317,23 +317,39 @@ fn reject_answers_and_is_not_part_of_the_balance() {
 #[test]
 fn a_full_table_drops_new_flows_only() {
     let mut rig = Rig::new(1);
-    for client in 0..70 {
+    let (syn_ack, ack) = (flags::SYN | flags::ACK, flags::ACK);
+    for client in 0..64 {
+        rig.arrive(LAN, 0, tcp(client, 80, flags::SYN, 100, 0));
+        rig.settle();
+        rig.arrive(WAN, 0, tcp_back(client, 80, syn_ack, 500, 101));
+        rig.settle();
+        rig.arrive(LAN, 0, tcp(client, 80, ack, 101, 501));
+        rig.settle();
+    }
+    rig.sent(WAN);
+    rig.sent(LAN);
+    // Every flow is ASSURED: none goes for a new one.
+    for client in 64..70 {
         rig.arrive(LAN, 0, tcp(client, 80, flags::SYN, 100, 0));
     }
     rig.settle();
     assert_eq!(rig.drops(DropReason::TableFull), 6);
     assert_eq!(rig.sum(|w| w.path.ct.drop.get()), 6);
-    rig.arrive(WAN, 0, tcp_back(3, 80, flags::SYN | flags::ACK, 500, 101));
+    assert_eq!(rig.sum(|w| w.path.ct.early_drop.get()), 0);
+    rig.arrive(WAN, 0, tcp_back(3, 80, ack, 501, 101));
     rig.settle();
-    assert_eq!(rig.sent(LAN).len(), 1, "replies to known flows pass");
-    // SYN_SENT ends after 120 s, and there is room again.
-    rig.now += 121_000_000_000;
+    assert_eq!(rig.sent(LAN).len(), 1, "known flows go on");
+    // One closes, and is gone after 10 s: there is room again.
+    rig.arrive(WAN, 0, tcp_back(3, 80, flags::RST | ack, 501, 101));
+    rig.settle();
+    rig.now += 11_000_000_000;
     for _ in 0..4 {
         rig.settle();
     }
     rig.arrive(LAN, 0, tcp(99, 80, flags::SYN, 100, 0));
     rig.settle();
     assert_eq!(rig.drops(DropReason::TableFull), 6);
+    assert_eq!(rig.balance().0, rig.balance().1);
 }
 
 #[test]

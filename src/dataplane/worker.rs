@@ -208,7 +208,9 @@ impl<I: Io> Core<I> {
         let mut slots = ArrayVec::<Slot, BURST>::new();
         for frame in arrived {
             bytes += frame.frame_len() as u64;
-            let slot = self.pipeline.prepare(frame.data(), frame.frame_len());
+            let slot = self
+                .pipeline
+                .prepare(policy, port, frame.data(), frame.frame_len());
             let owner = self.steer.owner(slot.prepared.key(), self.id);
             if owner == self.id {
                 frames.push(frame);
@@ -224,7 +226,7 @@ impl<I: Io> Core<I> {
             .packets
             .add(received as u64);
         counters.ports[usize::from(port.0)].rx.bytes.add(bytes);
-        self.process(policy, now, &mut frames, &slots, |_| port);
+        self.process(policy, now, &mut frames, &mut slots, |_| port);
         received
     }
 
@@ -245,14 +247,15 @@ impl<I: Io> Core<I> {
             let Some(Handed { frame, port }) = self.rings.pop(worker) else {
                 break;
             };
-            slots.push(self.pipeline.prepare(frame.data(), frame.frame_len()));
+            let (data, len) = (frame.data(), frame.frame_len());
+            slots.push(self.pipeline.prepare(policy, port, data, len));
             frames.push(frame);
             ports.push(port);
         }
         let taken = frames.len();
         if taken > 0 {
             self.counters().handed_in.add(taken as u64);
-            self.process(policy, now, &mut frames, &slots, |at| ports[at]);
+            self.process(policy, now, &mut frames, &mut slots, |at| ports[at]);
         }
         taken
     }
@@ -263,14 +266,14 @@ impl<I: Io> Core<I> {
         policy: &Compiled,
         now: Now,
         frames: &mut Batch<I::Buf>,
-        slots: &[Slot],
+        slots: &mut [Slot],
         port: impl Fn(usize) -> PortId,
     ) {
-        for slot in slots {
+        for slot in &mut *slots {
             self.pipeline.prefetch(slot);
         }
         let mut dropped = Batch::<I::Buf>::new();
-        for (at, (frame, slot)) in frames.drain(..).zip(slots).enumerate() {
+        for (at, (frame, slot)) in frames.drain(..).zip(&*slots).enumerate() {
             let iif = port(at);
             let outcome = self.pipeline.decide(policy, now, iif, frame.data(), slot);
             if let (Some(rule), Some(tracked)) = (outcome.log, outcome.tracked) {

@@ -4,6 +4,7 @@ use super::{Counters, DropReason};
 use crate::base::hash::HashKey;
 use crate::base::time::Now;
 use crate::conntrack::icmp;
+use crate::conntrack::limit::Budget;
 use crate::conntrack::shard::{Flow, Prepared, Shard, Tracked};
 use crate::conntrack::table::InsertError;
 use crate::conntrack::types::{CtState, proto};
@@ -88,7 +89,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// The path of worker number `worker`, for at most `limit` flows.
+    /// The path of worker number `worker` of a box that has no other, for at most `limit` flows.
     pub fn new(
         worker: usize,
         limit: u32,
@@ -96,13 +97,20 @@ impl Pipeline {
         now: Now,
         counters: Arc<Counters>,
     ) -> Self {
-        let shard = Shard::new(
-            worker as u16,
-            limit,
-            secret,
-            now.ticks(),
-            counters.ct.clone(),
-        );
+        let budget = Arc::new(Budget::new(limit, 1));
+        Self::sharing(worker, budget, secret, now, counters)
+    }
+
+    /// The path of worker number `worker`, which shares `budget` with the others.
+    pub fn sharing(
+        worker: usize,
+        budget: Arc<Budget>,
+        secret: HashKey,
+        now: Now,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let ct = counters.ct.clone();
+        let shard = Shard::sharing(worker as u16, budget, secret, now.ticks(), ct);
         Self {
             worker,
             shard,
@@ -125,19 +133,20 @@ impl Pipeline {
         &self.counters
     }
 
-    /// First stage: parse, key, hash; the bucket is asked for. `data` is the frame's first
-    /// segment and `frame_len` its whole length.
+    /// First stage: parse, key, hash; the bucket is asked for. `data` is the first segment of a
+    /// frame that came in by `iif`, and `frame_len` its whole length.
     #[inline]
-    pub fn prepare(&self, data: &[u8], frame_len: usize) -> Slot {
+    pub fn prepare(&self, policy: &Compiled, iif: PortId, data: &[u8], frame_len: usize) -> Slot {
         let parsed = wire::parse(data, frame_len);
-        let prepared = self.shard.prepare(data, &parsed);
+        let zone = policy.zone(iif, parsed.vlan);
+        let prepared = self.shard.prepare(data, &parsed, zone);
         Slot { parsed, prepared }
     }
 
     /// Second stage: the flow's entry is asked for.
     #[inline]
-    pub fn prefetch(&self, slot: &Slot) {
-        self.shard.prefetch(&slot.prepared);
+    pub fn prefetch(&self, slot: &mut Slot) {
+        self.shard.prefetch(&mut slot.prepared);
     }
 
     /// Third stage: the decision, in arrival order. Drops are counted here; what is forwarded is

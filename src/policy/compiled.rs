@@ -49,6 +49,12 @@ impl Compiled {
         self.peers.get(usize::from(port.0)).copied().flatten()
     }
 
+    /// The zone of a frame that came in by `port` with this VLAN id. There is one so far.
+    #[inline]
+    pub fn zone(&self, _port: PortId, _vlan: u16) -> u16 {
+        0
+    }
+
     /// Whether the bridge that `port` is in passes frames that are not IP with this EtherType. A
     /// value below 0x0600 is the length of an 802.3 LLC frame (`llc`, `stp`).
     #[inline]

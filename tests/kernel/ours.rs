@@ -80,7 +80,7 @@ impl Ours {
         self.slack = self.slack.max(answer.took + Duration::from_millis(20));
         self.shard.expire(now, usize::MAX);
         let parsed = parse(frame, frame.len());
-        let prepared = self.shard.prepare(frame, &parsed);
+        let prepared = self.shard.prepare(frame, &parsed, 0);
         let tracked = self
             .shard
             .track(frame, &parsed, &prepared, false, now, &self.config);

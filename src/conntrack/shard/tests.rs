@@ -7,6 +7,8 @@ use crate::wire::build::{Segment, frame};
 use crate::wire::parse;
 use crate::wire::tcp::flags::*;
 
+mod limits;
+
 const V4: Addrs = Addrs::V4 {
     src: 0x0a01_0001,
     dst: 0x0a02_0001,
@@ -59,7 +61,7 @@ impl Bench {
     /// A frame through the tracker, dropped by policy.
     fn judge(&mut self, bytes: &[u8]) -> Tracked {
         let parsed = parse(bytes, bytes.len());
-        let prepared = self.shard.prepare(bytes, &parsed);
+        let prepared = self.shard.prepare(bytes, &parsed, 0);
         self.shard
             .track(bytes, &parsed, &prepared, false, self.now, &self.config)
     }
@@ -623,7 +625,7 @@ fn notrack_makes_untracked() {
     let mut bench = Bench::new();
     let bytes = udp(V4, 1, 2);
     let parsed = parse(&bytes, bytes.len());
-    let prepared = bench.shard.prepare(&bytes, &parsed);
+    let prepared = bench.shard.prepare(&bytes, &parsed, 0);
     let said = bench
         .shard
         .track(&bytes, &parsed, &prepared, true, bench.now, &bench.config);
@@ -639,18 +641,4 @@ fn a_closed_flow_reads_closed() {
     assert_eq!(bench.flow().unwrap().tcp_state, Some(TcpState::Close));
     bench.wait(11);
     assert_eq!(bench.flow(), None);
-}
-
-#[test]
-fn the_limit_holds_over_both_families() {
-    let mut bench = Bench::new();
-    for port in 0..100 {
-        bench.packet(&udp(if port % 2 == 0 { V4 } else { V6 }, port, 53));
-    }
-    assert_eq!(bench.judge(&udp(V4, 1000, 53)).flow, Flow::Pending);
-    assert_eq!(bench.shard.commit(bench.now), Err(InsertError::Full));
-    assert_eq!((bench.shard.len(), bench.counters.drop.get()), (100, 1));
-    bench.wait(31);
-    bench.packet(&udp(V4, 1000, 53));
-    assert_eq!(bench.shard.len(), 1);
 }

@@ -54,9 +54,10 @@ fuzz_target!(|input: &[u8]| {
         let now = Now::from_nanos(nanos);
         path.shard_mut().expire(now.ticks(), 8);
         counters.received.add(1);
-        let slot = path.prepare(frame, frame.len());
-        path.prefetch(&slot);
-        let outcome = path.decide(&COMPILED, now, PortId(head & 1), frame, &slot);
+        let iif = PortId(head & 1);
+        let mut slot = path.prepare(&COMPILED, iif, frame, frame.len());
+        path.prefetch(&mut slot);
+        let outcome = path.decide(&COMPILED, now, iif, frame, &slot);
         match outcome.disposition {
             Disposition::Forward(_) => counters.forwarded.add(1),
             Disposition::Drop(_) => {}

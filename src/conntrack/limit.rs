@@ -1,0 +1,266 @@
+//! How many flows there may be, and which go first when there are too many.
+//!
+//! The box has one [`Budget`]. Each shard holds a [`Purse`]: it takes room from the budget in small
+//! lots and gives room back that it does not need, so shards with more flows than their share
+//! borrow from the others, and a flow costs no atomic operation of its own.
+//!
+//! When there is no room for a new flow, [`victim`] looks for one that is [worth](Worth) less, in
+//! a few buckets of the index; and the pressure is raised, under which every shard sweeps its
+//! entries for such flows, a bounded piece each loop, until the box is below 95 %. Those are Linux's
+//! rules (6.12 `early_drop`, `gc_worker`); unlike there one new flow ends one old flow, the nearest
+//! to its end, and not all in a bucket.
+//!
+//! The budget is shared by all workers (relaxed atomics: a bound, not an order); a purse belongs to
+//! one.
+
+use super::entry::{Core, status};
+use super::table::Table;
+use super::tuple::Key;
+use super::types::TcpState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+/// Room that a purse takes or gives at a time, at most.
+const LOT: u32 = 64;
+/// Buckets that the search for a victim looks into.
+const BUCKETS: usize = 8;
+
+/// The flows that the box may have.
+#[derive(Debug)]
+pub struct Budget {
+    max: u32,
+    shards: u32,
+    lot: u32,
+    /// Room that purses hold, used or not.
+    given: AtomicU32,
+    pressure: AtomicBool,
+}
+
+impl Budget {
+    /// For `max` flows in `shards` shards.
+    pub fn new(max: u32, shards: u32) -> Self {
+        let shards = shards.max(1);
+        // What lies unused in purses must not be much of a small budget.
+        let lot = match shards {
+            1 => max.max(1),
+            _ => (max / (shards * 16)).clamp(1, LOT),
+        };
+        Self {
+            max,
+            shards,
+            lot,
+            given: AtomicU32::new(0),
+            pressure: AtomicBool::new(false),
+        }
+    }
+
+    /// Flows that each shard would have if they were even.
+    pub fn share(&self) -> u32 {
+        self.max.div_ceil(self.shards)
+    }
+
+    /// Flows that one shard must be able to hold: twice its share, as flows are never quite even.
+    pub fn capacity(&self) -> u32 {
+        self.share().saturating_mul(2).min(self.max)
+    }
+
+    /// Takes room for up to a lot of flows; 0 if there is none.
+    fn take(&self) -> u32 {
+        let mut granted = 0;
+        let _ = self.given.fetch_update(Relaxed, Relaxed, |given| {
+            granted = self.max.saturating_sub(given).min(self.lot);
+            (granted > 0).then_some(given + granted)
+        });
+        granted
+    }
+
+    fn put(&self, room: u32) {
+        let before = self.given.fetch_sub(room, Relaxed);
+        if self.pressure.load(Relaxed) && !self.is_tight(before - room) {
+            self.pressure.store(false, Relaxed);
+        }
+    }
+
+    /// At 95 % and above.
+    fn is_tight(&self, given: u32) -> bool {
+        u64::from(given) * 20 >= u64::from(self.max) * 19
+    }
+
+    /// Says that a flow was refused: let every shard look for what can go.
+    pub fn raise_pressure(&self) {
+        if self.is_tight(self.given.load(Relaxed)) {
+            self.pressure.store(true, Relaxed);
+        }
+    }
+
+    /// Whether shards are to look for what can go.
+    #[inline]
+    pub fn under_pressure(&self) -> bool {
+        self.pressure.load(Relaxed)
+    }
+}
+
+/// A shard's part of the budget.
+#[derive(Debug)]
+pub struct Purse {
+    budget: Arc<Budget>,
+    /// Room taken from the budget that no flow uses.
+    spare: u32,
+}
+
+impl Purse {
+    /// An empty purse.
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, spare: 0 }
+    }
+
+    /// The budget behind it.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Takes room for one flow.
+    #[inline]
+    pub fn take(&mut self) -> bool {
+        if self.spare == 0 {
+            self.spare = self.budget.take();
+        }
+        let any = self.spare > 0;
+        self.spare -= u32::from(any);
+        any
+    }
+
+    /// Puts the room of one flow back.
+    #[inline]
+    pub fn put(&mut self) {
+        self.spare += 1;
+        if self.spare >= 2 * self.budget.lot || self.budget.under_pressure() {
+            self.budget.put(self.spare);
+            self.spare = 0;
+        }
+    }
+}
+
+impl Drop for Purse {
+    fn drop(&mut self) {
+        self.budget.put(self.spare);
+    }
+}
+
+/// What a flow is worth when room is short, least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worth {
+    /// Nobody answered.
+    Unanswered,
+    /// Answered, but not ASSURED.
+    Answered,
+    /// ASSURED TCP that is closing; goes only under pressure.
+    Closing,
+    /// Stays.
+    Kept,
+}
+
+impl Worth {
+    /// The worth of a flow.
+    #[inline]
+    pub fn of(core: &Core) -> Self {
+        let closing = matches!(
+            core.tcp_state,
+            TcpState::FinWait
+                | TcpState::CloseWait
+                | TcpState::LastAck
+                | TcpState::TimeWait
+                | TcpState::Close
+        );
+        if !core.has(status::SEEN_REPLY) {
+            Self::Unanswered
+        } else if !core.has(status::ASSURED) {
+            Self::Answered
+        } else if closing {
+            Self::Closing
+        } else {
+            Self::Kept
+        }
+    }
+}
+
+/// A flow that a new one with `hash` may take the place of: in the first of a few buckets that has
+/// any, the one worth least, and among equals the nearest to its end.
+pub fn victim<K: Key>(table: &Table<K>, hash: u64) -> Option<u32> {
+    (0..BUCKETS).find_map(|distance| {
+        table
+            .near(hash, distance)
+            .map(|entry| (entry, &table.entry(entry).core))
+            .filter(|(_, core)| Worth::of(core) < Worth::Closing)
+            .min_by(|(_, a), (_, b)| {
+                let end = || (a.deadline.0.wrapping_sub(b.deadline.0) as i32).cmp(&0);
+                Worth::of(a).cmp(&Worth::of(b)).then_with(end)
+            })
+            .map(|(entry, _)| entry)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_shard_may_have_all_and_not_one_more() {
+        let budget = Arc::new(Budget::new(100, 1));
+        let mut purse = Purse::new(budget);
+        assert_eq!((0..200).filter(|_| purse.take()).count(), 100);
+        purse.put();
+        assert!(purse.take());
+        assert!(!purse.take());
+    }
+
+    #[test]
+    fn shards_borrow_and_give_back() {
+        let budget = Arc::new(Budget::new(1000, 4));
+        let mut purses: Vec<Purse> = (0..4).map(|_| Purse::new(budget.clone())).collect();
+        let [a, b, ..] = &mut purses[..] else {
+            unreachable!()
+        };
+        let taken = (0..2000).filter(|_| a.take()).count();
+        assert_eq!(taken, 1000, "one shard can have it all");
+        assert!(!b.take());
+        for _ in 0..500 {
+            a.put();
+        }
+        let taken = (0..2000).filter(|_| b.take()).count();
+        assert!(
+            taken > 500 - 2 * 64,
+            "{taken}: little lies in the other's purse"
+        );
+        drop(purses);
+        assert_eq!(budget.given.load(Relaxed), 500 + taken as u32);
+    }
+
+    #[test]
+    fn pressure_lasts_until_95_percent() {
+        let budget = Arc::new(Budget::new(1000, 1));
+        let mut purse = Purse::new(budget.clone());
+        budget.raise_pressure();
+        assert!(!budget.under_pressure(), "an empty box is not tight");
+        while purse.take() {}
+        budget.raise_pressure();
+        for left in (900..1000).rev() {
+            assert_eq!(budget.under_pressure(), left >= 950 - 1, "{left}");
+            purse.put();
+        }
+    }
+
+    #[test]
+    fn worth_is_in_order() {
+        let mut core = Core::new(true);
+        core.tcp_state = TcpState::SynSent;
+        assert_eq!(Worth::of(&core), Worth::Unanswered);
+        core.status |= status::SEEN_REPLY;
+        assert_eq!(Worth::of(&core), Worth::Answered);
+        core.status |= status::ASSURED;
+        core.tcp_state = TcpState::Established;
+        assert_eq!(Worth::of(&core), Worth::Kept);
+        core.tcp_state = TcpState::TimeWait;
+        assert_eq!(Worth::of(&core), Worth::Closing);
+    }
+}

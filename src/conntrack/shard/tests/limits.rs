@@ -1,0 +1,228 @@
+//! What happens when there are as many flows as there may be.
+
+use super::*;
+
+/// A UDP flow that is a stream, and so ASSURED; takes three seconds.
+fn streams(bench: &mut Bench, flows: impl Iterator<Item = (Addrs, u16)> + Clone) {
+    for (addrs, port) in flows.clone() {
+        bench.packet(&udp(addrs, port, 53));
+    }
+    bench.wait(3);
+    for (addrs, port) in flows {
+        bench.packet(&udp(addrs.flip(), 53, port));
+        bench.packet(&udp(addrs, port, 53));
+    }
+}
+
+fn family(port: u16) -> Addrs {
+    if port.is_multiple_of(2) { V4 } else { V6 }
+}
+
+#[test]
+fn the_limit_holds_over_both_families() {
+    let mut bench = Bench::new();
+    streams(&mut bench, (0..100).map(|port| (family(port), port)));
+    for addrs in [V4, V6] {
+        assert_eq!(bench.judge(&udp(addrs, 1000, 53)).flow, Flow::Pending);
+        assert_eq!(bench.shard.commit(bench.now), Err(InsertError::Full));
+    }
+    assert_eq!((bench.shard.len(), bench.counters.drop.get()), (100, 2));
+    assert_eq!(bench.counters.early_drop.get(), 0);
+    bench.wait(121);
+    bench.packet(&udp(V4, 1000, 53));
+    assert_eq!(bench.shard.len(), 1);
+}
+
+#[test]
+fn a_new_flow_takes_the_place_of_one_that_nobody_answered() {
+    let mut bench = Bench::new();
+    streams(&mut bench, (0..60).map(|port| (V4, port)));
+    // Twenty that were answered, twenty that were not.
+    for port in 100..140 {
+        bench.packet(&udp(V4, port, 53));
+        if port < 120 {
+            bench.packet(&udp(V4.flip(), 53, port));
+        }
+    }
+    let left = |bench: &Bench, ports: std::ops::Range<u16>| {
+        let is_there = |port: &u16| {
+            let bytes = udp(V4, *port, 53);
+            let parsed = parse(&bytes, bytes.len());
+            let prepared = bench.shard.prepare(&bytes, &parsed, 0);
+            bench.shard.peek(&prepared, bench.now).is_some()
+        };
+        ports.filter(is_there).count()
+    };
+    assert_eq!(bench.shard.len(), 100);
+    // Of 8 buckets each: with 100 flows the index has 20, so some new ones find no victim.
+    let mut entered = 0;
+    for port in 1000..1200 {
+        bench.judge(&udp(V4, port, 53));
+        entered += u64::from(bench.shard.commit(bench.now).is_ok());
+        assert_eq!(
+            left(&bench, 0..60),
+            60,
+            "no ASSURED flow goes for a new one"
+        );
+        assert_eq!(bench.shard.len(), 100);
+    }
+    assert!(entered > 150, "{entered}");
+    assert_eq!(bench.counters.early_drop.get(), entered);
+    assert_eq!(bench.counters.drop.get(), 200 - entered);
+    assert!(
+        left(&bench, 120..140) < left(&bench, 100..120),
+        "answered ones go last"
+    );
+}
+
+#[test]
+fn an_ipv6_flow_makes_room_for_an_ipv4_one() {
+    let mut bench = Bench::new();
+    for port in 0..100 {
+        bench.packet(&udp(V6, port, 53));
+    }
+    let entered = (0..10).filter(|port| {
+        bench.judge(&udp(V4, *port, 53));
+        bench.shard.commit(bench.now).is_ok()
+    });
+    assert!(entered.count() > 0);
+    assert_eq!(bench.shard.len(), 100);
+}
+
+#[test]
+fn pressure_frees_what_closes_but_never_what_is_established() {
+    let mut bench = Bench::new();
+    streams(&mut bench, (0..80).map(|port| (V4, port)));
+    // Twenty TCP flows, ASSURED and in TIME_WAIT or the like: too good for a new flow to replace.
+    for port in 0..20 {
+        let side = |to: bool, bits, seq, ack| {
+            let (sport, dport) = if to { (port, 80) } else { (80, port) };
+            let segment = Segment::Tcp {
+                sport,
+                dport,
+                seq,
+                ack,
+                flags: bits,
+                window: 64_000,
+                options: &[],
+            };
+            frame(if to { V4 } else { V4.flip() }, segment, b"")
+        };
+        bench.packet(&side(true, SYN, 100, 0));
+        bench.packet(&side(false, SYN | ACK, 500, 101));
+        bench.packet(&side(true, ACK, 101, 501));
+        bench.packet(&side(true, FIN | ACK, 101, 501));
+    }
+    assert_eq!(bench.shard.len(), 100);
+    bench.judge(&udp(V4, 1000, 53));
+    assert_eq!(bench.shard.commit(bench.now), Err(InsertError::Full));
+    // The refusal raised the pressure; each loop sweeps a bounded piece.
+    let before = bench.counters.early_drop.get();
+    bench.shard.expire(bench.now, 10);
+    assert!(bench.counters.early_drop.get() - before <= 10);
+    for _ in 0..20 {
+        bench.shard.expire(bench.now, 10);
+    }
+    let left = bench.shard.len();
+    assert!((80..95).contains(&left), "down to 95 %: {left}");
+    let freed = bench.counters.early_drop.get();
+    for _ in 0..20 {
+        bench.shard.expire(bench.now, 10);
+    }
+    assert_eq!(bench.counters.early_drop.get(), freed, "and no further");
+    bench.packet(&udp(V4, 1000, 53));
+}
+
+/// A box for 100,000 flows with 50,000 ASSURED ones that talk, and ten million SYNs of a flood: not
+/// one packet of an ASSURED flow is lost, and memory stays.
+#[test]
+fn a_syn_flood_takes_nothing_from_those_who_talk() {
+    const LIMIT: u32 = 100_000;
+    const TALKERS: u32 = LIMIT / 2;
+    const FLOOD: u32 = 10_000_000;
+    let counters = Arc::<CtCounters>::default();
+    let mut now = Ticks(5);
+    let config = Config::default();
+    let mut shard = Shard::new(0, LIMIT, HashKey::from_seed(9), now, counters.clone());
+    let bytes = shard.bytes();
+    let tcp = |src: u32, sport: u16, bits, seq, ack, from_client: bool| {
+        let addrs = Addrs::V4 {
+            src,
+            dst: 0x0a02_0001,
+        };
+        let (sport, dport) = if from_client {
+            (sport, 80)
+        } else {
+            (80, sport)
+        };
+        let segment = Segment::Tcp {
+            sport,
+            dport,
+            seq,
+            ack,
+            flags: bits,
+            window: 64_000,
+            options: &[],
+        };
+        let addrs = if from_client { addrs } else { addrs.flip() };
+        frame(addrs, segment, b"")
+    };
+    let send = |shard: &mut Shard, now, bytes: &[u8]| {
+        let parsed = parse(bytes, bytes.len());
+        let prepared = shard.prepare(bytes, &parsed, 0);
+        let said = shard.track(bytes, &parsed, &prepared, false, now, &config);
+        match said.flow {
+            Flow::Pending => (said.state, shard.commit(now).is_ok()),
+            _ => (said.state, true),
+        }
+    };
+    let talker = |number: u32| (0x0a00_0000 + number, 1024 + (number % 40_000) as u16);
+    for number in 0..TALKERS {
+        let (src, port) = talker(number);
+        for (bits, seq, ack, from_client) in [
+            (SYN, 100, 0, true),
+            (SYN | ACK, 500, 101, false),
+            (ACK, 101, 501, true),
+        ] {
+            let bytes = tcp(src, port, bits, seq, ack, from_client);
+            assert!(send(&mut shard, now, &bytes).1);
+        }
+    }
+    let mut refused = 0;
+    for flood in 0..FLOOD {
+        let (src, port) = (0xc000_0000 + flood / 60_000, (flood % 60_000) as u16);
+        let (_, entered) = send(&mut shard, now, &tcp(src, port, SYN, flood, 0, true));
+        refused += u32::from(!entered);
+        // Between them, those who talk; everybody has a turn every 50,000 SYNs.
+        let (src, port) = talker(flood % TALKERS);
+        let from_client = (flood / TALKERS).is_multiple_of(2);
+        let (seq, ack) = if from_client { (101, 501) } else { (501, 101) };
+        let said = send(&mut shard, now, &tcp(src, port, ACK, seq, ack, from_client));
+        assert_eq!(said, (CtState::Established, true), "SYN {flood}");
+        if flood.is_multiple_of(1000) {
+            now = now.plus(Span(1)); // a million SYNs a second
+            shard.expire(now, 64);
+        }
+        assert!(shard.len() <= LIMIT);
+    }
+    assert_eq!(shard.bytes(), bytes, "memory stays as it was");
+    assert!(counters.early_drop.get() > u64::from(FLOOD - LIMIT) * 9 / 10);
+    assert!(refused < FLOOD / 1000, "{refused} SYNs found no room");
+}
+
+#[test]
+fn a_flow_with_its_index_takes_141_bytes_or_205() {
+    use crate::conntrack::table::Table;
+    for capacity in [1_000, 100_000, 1_000_003] {
+        let secret = HashKey::from_seed(1);
+        let v4 = Table::<KeyV4>::new(capacity, secret, Ticks(0))
+            .unwrap()
+            .bytes();
+        let v6 = Table::<KeyV6>::new(capacity, secret, Ticks(0))
+            .unwrap()
+            .bytes();
+        let per_flow = |bytes: usize| bytes.div_ceil(capacity as usize);
+        assert!(per_flow(v4) <= 141, "IPv4: {}", per_flow(v4));
+        assert!(per_flow(v6) <= 205, "IPv6: {}", per_flow(v6));
+    }
+}

@@ -12,10 +12,11 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod parse;
 pub mod parsed;
+mod plain;
 pub mod proto;
 pub mod tcp;
 pub mod udp;
 
 pub use inner::{Inner, inner};
-pub use parse::parse;
+pub use parse::{parse, parse_into};
 pub use parsed::{Addrs, Fragment, L3, L4, NO_VLAN, Parsed, TcpHeader};

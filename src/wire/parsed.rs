@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A frame after [`super::parse()`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// What the network layer is, or why it cannot be read.
     pub l3: L3,
@@ -159,6 +159,23 @@ pub struct TcpHeader {
 }
 
 impl Parsed {
+    /// What is known of a frame before it is looked at.
+    pub const NOTHING: Self = Self {
+        l3: L3::BadFrame,
+        addrs: Addrs::V4 { src: 0, dst: 0 },
+        l4: L4::None,
+        ethertype: 0,
+        vlan: NO_VLAN,
+        l3_offset: 0,
+        l4_offset: 0,
+        end: 0,
+        proto: 0,
+        ttl: 0,
+        dscp: 0,
+        fragment: Fragment::Whole,
+        frame_len: 0,
+    };
+
     /// Source port, for protocols that have one.
     pub fn sport(&self) -> Option<u16> {
         match self.l4 {

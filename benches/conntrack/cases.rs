@@ -1,7 +1,6 @@
 //! What is measured.
 
 use crate::frames::{BURST, Buffers, Flow, Kind, mix, shuffle};
-use arrayvec::ArrayVec;
 use shardwall::base::hash::HashKey;
 use shardwall::base::time::Now;
 use shardwall::conntrack::config::Config;
@@ -43,7 +42,7 @@ pub(crate) trait Case {
 
 /// The stages of a packet, over whatever is measured.
 pub(crate) trait Path {
-    fn prepare(&self, from: usize, data: &[u8]) -> Slot;
+    fn prepare(&self, slot: &mut Slot, from: usize, data: &[u8]);
     fn prefetch(&self, slot: &mut Slot);
     /// The judgement, and whether the packet passes.
     fn judge(&mut self, now: Now, from: usize, data: &[u8], slot: &Slot)
@@ -74,10 +73,10 @@ impl ShardPath {
 
 impl Path for ShardPath {
     #[inline(always)]
-    fn prepare(&self, _: usize, data: &[u8]) -> Slot {
-        let parsed = wire::parse(data, data.len());
-        let prepared = self.shard.prepare(data, &parsed, 0);
-        Slot { parsed, prepared }
+    fn prepare(&self, slot: &mut Slot, _: usize, data: &[u8]) {
+        let Slot { parsed, prepared } = slot;
+        wire::parse_into(parsed, data, data.len());
+        self.shard.prepare_into(prepared, data, parsed, 0);
     }
 
     #[inline(always)]
@@ -143,9 +142,10 @@ impl PipelinePath {
 
 impl Path for PipelinePath {
     #[inline(always)]
-    fn prepare(&self, from: usize, data: &[u8]) -> Slot {
+    fn prepare(&self, slot: &mut Slot, from: usize, data: &[u8]) {
+        let iif = PortId(from as u8);
         self.pipeline
-            .prepare(&self.policy, PortId(from as u8), data, data.len())
+            .prepare(slot, &self.policy, iif, data, data.len());
     }
 
     #[inline(always)]
@@ -188,6 +188,7 @@ pub(crate) struct Hits<P> {
     /// For the generator alone, whose packets the tracker must not miss.
     spare: Vec<Flow>,
     buffers: Buffers,
+    slots: [Slot; BURST],
     classes: Vec<Option<Tracked>>,
     next: usize,
     bursts: u64,
@@ -203,7 +204,8 @@ impl<P: Path> Hits<P> {
         for flow in &mut flows {
             for step in 0..if kind.is_tcp() { 3 } else { 2 } {
                 let (from, frame) = flow.opening(kind, step);
-                let slot = path.prepare(from, &frame);
+                let mut slot = Slot::default();
+                path.prepare(&mut slot, from, &frame);
                 let (tracked, passes) = path.judge(start, from, &frame, &slot);
                 let new = step == 0;
                 let state = if new {
@@ -223,6 +225,7 @@ impl<P: Path> Hits<P> {
             spare: flows.clone(),
             flows,
             buffers: Buffers::new(kind),
+            slots: [Slot::default(); BURST],
             classes: vec![None; CLASSES],
             next: 0,
             bursts: 0,
@@ -261,16 +264,15 @@ impl<P: Path> Hits<P> {
             }
             self.now += BURST_NANOS;
             let now = Now::from_nanos(self.now);
-            let mut slots = ArrayVec::<Slot, BURST>::new();
-            for i in 0..BURST {
+            for (i, slot) in self.slots.iter_mut().enumerate() {
                 let from = (random >> i & 1) as usize;
-                slots.push(self.path.prepare(from, self.buffers.frame(i)));
+                self.path.prepare(slot, from, self.buffers.frame(i));
             }
-            for slot in &mut slots {
+            for slot in &mut self.slots {
                 self.path.prefetch(slot);
             }
             let classes = &mut self.classes[burst * BURST % CLASSES..][..BURST];
-            for (i, (slot, class)) in slots.iter().zip(classes).enumerate() {
+            for (i, (slot, class)) in self.slots.iter().zip(classes).enumerate() {
                 let from = (random >> i & 1) as usize;
                 let frame = self.buffers.frame(i);
                 let (tracked, passes) = self.path.judge(now, from, frame, slot);
@@ -333,6 +335,7 @@ impl<P: Path> Case for Hits<P> {
 pub(crate) struct Inserts {
     path: ShardPath,
     buffers: Buffers,
+    slots: [Slot; BURST],
     fresh: u64,
     now: u64,
     burst_nanos: u64,
@@ -347,6 +350,7 @@ impl Inserts {
         let mut inserts = Self {
             path,
             buffers: Buffers::new(Kind::Udp),
+            slots: [Slot::default(); BURST],
             fresh: 0,
             now: Now::from_secs(1).nanos(),
             burst_nanos: life * BURST as u64 / u64::from(count),
@@ -376,14 +380,13 @@ impl Inserts {
             }
             self.now += self.burst_nanos;
             let now = Now::from_nanos(self.now);
-            let mut slots = ArrayVec::<Slot, BURST>::new();
-            for i in 0..BURST {
-                slots.push(self.path.prepare(0, self.buffers.frame(i)));
+            for (i, slot) in self.slots.iter_mut().enumerate() {
+                self.path.prepare(slot, 0, self.buffers.frame(i));
             }
-            for slot in &mut slots {
+            for slot in &mut self.slots {
                 self.path.prefetch(slot);
             }
-            for (i, slot) in slots.iter().enumerate() {
+            for (i, slot) in self.slots.iter().enumerate() {
                 let (tracked, _) = self.path.judge(now, 0, self.buffers.frame(i), slot);
                 let new = tracked.is_some_and(|tracked| tracked.state == CtState::New);
                 wrong += usize::from(!(self.path.commit(now) && new));

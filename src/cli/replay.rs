@@ -10,7 +10,7 @@ use crate::conntrack::record::FlowRecord;
 use crate::conntrack::types::CtState;
 use crate::control::protocol;
 use crate::dataplane::capture::{Capture, Captured};
-use crate::pipeline::{By, Counters, Disposition, DropReason, Pipeline};
+use crate::pipeline::{By, Counters, Disposition, DropReason, Pipeline, Slot};
 use crate::policy::{self, Compiled, PortId};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -179,7 +179,9 @@ fn step<'a>(
 ) -> Line<'a> {
     pipeline.shard_mut().expire(now.ticks(), usize::MAX);
     pipeline.counters().received.add(1);
-    let slot = pipeline.prepare(policy, iif, &captured.data, captured.len);
+    let mut slot = Slot::default();
+    pipeline.prepare(&mut slot, policy, iif, &captured.data, captured.len);
+    pipeline.prefetch(&mut slot);
     let outcome = pipeline.decide(policy, now, iif, &captured.data, &slot);
     let reason = match outcome.disposition {
         Disposition::Forward(_) => {

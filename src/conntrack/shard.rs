@@ -25,7 +25,7 @@ use super::udp;
 use crate::base::counter::Counter;
 use crate::base::hash::HashKey;
 use crate::base::time::{Span, Ticks};
-use crate::wire::{self, L4, Parsed};
+use crate::wire::{self, Addrs, L4, Parsed};
 use std::sync::Arc;
 
 /// What the tracker counts (Linux: `/proc/net/stat/nf_conntrack`). One writer: the worker.
@@ -233,6 +233,41 @@ impl Shard {
     /// First stage: what the packet is about, and where its bucket lies. `data` is the frame.
     #[inline]
     pub fn prepare(&self, data: &[u8], parsed: &Parsed, zone: u16) -> Prepared {
+        let mut prepared = Prepared::NOTHING;
+        self.prepare_into(&mut prepared, data, parsed, zone);
+        prepared
+    }
+
+    /// [`Shard::prepare`] in place: a result of this size is not moved for nothing.
+    #[inline(always)]
+    pub fn prepare_into(&self, out: &mut Prepared, data: &[u8], parsed: &Parsed, zone: u16) {
+        let (sport, dport) = match parsed.l4 {
+            L4::Tcp(ref tcp) => (tcp.sport, tcp.dport),
+            L4::Udp { sport, dport } => (sport, dport),
+            _ => {
+                *out = self.prepare_any(data, parsed, zone);
+                return;
+            }
+        };
+        let Addrs::V4 { src, dst } = parsed.addrs else {
+            *out = self.prepare_any(data, parsed, zone);
+            return;
+        };
+        let (key, from_lo) = KeyV4::of_ports((src, sport), (dst, dport), parsed.proto, zone);
+        let hash = self.v4.hash(&key);
+        self.v4.prefetch_bucket(hash);
+        *out = Prepared {
+            key: AnyKey::V4(key),
+            hash,
+            candidate: NOTHING,
+            subject: Subject::Flow,
+            from_lo,
+        };
+    }
+
+    /// Every kind of packet.
+    #[inline(never)]
+    fn prepare_any(&self, data: &[u8], parsed: &Parsed, zone: u16) -> Prepared {
         let subject = match parsed.l4 {
             L4::Icmp { .. } => return self.prepare_icmp(data, parsed, zone),
             L4::None | L4::Bad => Subject::Unknown,
@@ -317,6 +352,74 @@ impl Shard {
         if notrack {
             return Tracked::without_flow(CtState::Untracked);
         }
+        match self.usual(data, parsed, prepared, now, config) {
+            Some(tracked) => tracked,
+            None => self.track_any(data, parsed, prepared, now, config),
+        }
+    }
+
+    /// What nearly every packet is, in few instructions: a plain acknowledgement inside the window
+    /// of an established flow, or a datagram of a stream, with the flow ASSURED, so that neither
+    /// its state nor its status can change. `None`, and nothing was touched, if it is anything
+    /// else.
+    #[inline(always)]
+    fn usual(
+        &mut self,
+        data: &[u8],
+        parsed: &Parsed,
+        prepared: &Prepared,
+        now: Ticks,
+        config: &Config,
+    ) -> Option<Tracked> {
+        fn of<K: Key>(
+            table: &mut Table<K>,
+            key: &K,
+            (data, parsed): (&[u8], &Parsed),
+            prepared: &Prepared,
+            now: Ticks,
+            config: &Config,
+        ) -> Option<Dir> {
+            let entry = table.entry_if(prepared.candidate, key)?;
+            let Entry { core, rest, .. } = entry;
+            if !core.has(status::SEEN_REPLY | status::ASSURED) || now.reached(core.deadline) {
+                return None;
+            }
+            let dir = core.direction(prepared.from_lo);
+            let span = match parsed.l4 {
+                L4::Tcp(ref header) => {
+                    let segment = tcp::segment(data, parsed, header);
+                    tcp::plain_ack(core, &mut rest.last, dir, &segment, config)?
+                }
+                L4::Udp { .. } if parsed.proto == proto::UDP => config.timeouts.udp_replied,
+                _ => return None,
+            };
+            table.refresh(prepared.candidate, now, span);
+            Some(dir)
+        }
+        let packet = (data, parsed);
+        let (dir, v6) = match &prepared.key {
+            AnyKey::V4(key) => (of(&mut self.v4, key, packet, prepared, now, config)?, false),
+            AnyKey::V6(key) => (of(&mut self.v6, key, packet, prepared, now, config)?, true),
+        };
+        self.counters.found.add(1);
+        let entry = prepared.candidate;
+        Some(Tracked {
+            state: CtState::Established,
+            dir: Some(dir),
+            flow: Flow::Known(FlowRef { v6, entry }),
+        })
+    }
+
+    /// Every kind of packet.
+    #[inline(never)]
+    fn track_any(
+        &mut self,
+        data: &[u8],
+        parsed: &Parsed,
+        prepared: &Prepared,
+        now: Ticks,
+        config: &Config,
+    ) -> Tracked {
         match prepared.subject {
             Subject::Flow => {}
             Subject::Error => return self.related(prepared, now),
@@ -351,12 +454,12 @@ impl Shard {
     fn find(&mut self, prepared: &Prepared, now: Ticks) -> Option<FlowRef> {
         let (flow, deadline) = match &prepared.key {
             AnyKey::V4(key) => {
-                let entry = look_up(&self.v4, key, prepared)?;
+                let entry = self.v4.find(key, prepared.hash)?;
                 let deadline = self.v4.entry(entry).core.deadline;
                 (FlowRef { v6: false, entry }, deadline)
             }
             AnyKey::V6(key) => {
-                let entry = look_up(&self.v6, key, prepared)?;
+                let entry = self.v6.find(key, prepared.hash)?;
                 let deadline = self.v6.entry(entry).core.deadline;
                 (FlowRef { v6: true, entry }, deadline)
             }
@@ -657,7 +760,10 @@ pub struct Cursor {
 }
 
 impl Prepared {
-    fn about(subject: Subject) -> Self {
+    /// What a slot holds before its first packet.
+    pub const NOTHING: Self = Self::about(Subject::Unknown);
+
+    const fn about(subject: Subject) -> Self {
         Self {
             key: AnyKey::NONE,
             hash: 0,
@@ -666,16 +772,6 @@ impl Prepared {
             from_lo: false,
         }
     }
-}
-
-/// The entry with `key`: what the second stage found, if it still is that, or else what the index
-/// says.
-#[inline(always)]
-fn look_up<K: Key>(table: &Table<K>, key: &K, prepared: &Prepared) -> Option<u32> {
-    if table.confirm(prepared.candidate, key) {
-        return Some(prepared.candidate);
-    }
-    table.find(key, prepared.hash)
 }
 
 /// The tuple whose flow an ICMP error is about: what answers the quoted packet. The error must go

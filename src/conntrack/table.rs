@@ -119,13 +119,12 @@ impl<K: Key> Table<K> {
         Some(candidate)
     }
 
-    /// Whether `entry`, which an earlier stage found, is still that of `key`: an entry loses its
-    /// key when it is freed, so what lies between the stages cannot deceive.
-    #[inline]
-    pub fn confirm(&self, entry: u32, key: &K) -> bool {
-        self.entries
-            .get(entry as usize)
-            .is_some_and(|entry| entry.key == *key)
+    /// The entry that an earlier stage found, if it is that of `key`: an entry loses its key when
+    /// it is freed, so what happened between the stages cannot deceive.
+    #[inline(always)]
+    pub fn entry_if(&mut self, entry: u32, key: &K) -> Option<&mut Entry<K>> {
+        let entry = self.entries.get_mut(entry as usize)?;
+        (entry.key == *key).then_some(entry)
     }
 
     /// The entry with `key`.
@@ -192,15 +191,20 @@ impl<K: Key> Table<K> {
 
     /// Lets `entry` live for `span` from `now`. The timer follows by itself, unless the deadline
     /// moved forward into the wheel's present turn.
-    #[inline]
+    #[inline(always)]
     pub fn refresh(&mut self, entry: u32, now: Ticks, span: Span) {
         let deadline = now.plus(span);
         let flow = &mut self.entries[entry as usize];
         let old = std::mem::replace(&mut flow.core.deadline, deadline);
         if span < TURN && !deadline.reached(old) {
-            let class = class(flow.key.proto());
-            self.wheels[usize::from(class)].hasten(&mut self.entries, entry, deadline);
+            self.hasten(entry, deadline);
         }
+    }
+
+    #[cold]
+    fn hasten(&mut self, entry: u32, deadline: Ticks) {
+        let class = self.entries[entry as usize].rest.links.class;
+        self.wheels[usize::from(class)].hasten(&mut self.entries, entry, deadline);
     }
 
     /// Takes a flow out.

@@ -104,7 +104,6 @@ impl Tuple {
             }
             Ports::None => (0, 0, None),
         };
-        // Minimum and maximum instead of a branch: which side is lower is as good as random.
         let pack = |lo_port: u64, hi_port: u64, from_lo: bool| {
             let lo_asks = asks.is_some_and(|asks| asks == from_lo);
             lo_port << 48
@@ -116,14 +115,9 @@ impl Tuple {
         };
         let (key, from_lo) = match self.addrs {
             Addrs::V4 { src, dst } => {
-                let from = u64::from(src) << 16 | u64::from(sport);
-                let to = u64::from(dst) << 16 | u64::from(dport);
-                let (lo, hi, from_lo) = (from.min(to), from.max(to), from <= to);
-                let rest = pack(lo & 0xffff, hi & 0xffff, from_lo);
-                (
-                    AnyKey::V4(KeyV4([lo >> 16 << 32 | hi >> 16, rest])),
-                    from_lo,
-                )
+                let (words, from_lo) = v4_words((src, sport), (dst, dport));
+                let rest = pack(words[1] >> 48, words[1] >> 32 & 0xffff, from_lo);
+                (AnyKey::V4(KeyV4([words[0], rest])), from_lo)
             }
             Addrs::V6 { src, dst } => {
                 let from_lo = (src, sport) <= (dst, dport);
@@ -174,6 +168,28 @@ pub enum AnyKey {
     V4(KeyV4),
     /// IPv6.
     V6(KeyV6),
+}
+
+/// Both addresses in order, and both ports in the upper half of a second word; and whether `from`
+/// is the `lo` side. Minimum and maximum instead of a branch: which is lower is as good as random.
+#[inline(always)]
+fn v4_words(from: (u32, u16), to: (u32, u16)) -> ([u64; 2], bool) {
+    let from = u64::from(from.0) << 16 | u64::from(from.1);
+    let to = u64::from(to.0) << 16 | u64::from(to.1);
+    let (lo, hi) = (from.min(to), from.max(to));
+    let addrs = lo >> 16 << 32 | hi >> 16;
+    ([addrs, lo << 48 | (hi & 0xffff) << 32], from <= to)
+}
+
+impl KeyV4 {
+    /// The key of a packet of a protocol with ports, and whether its source is the `lo` side:
+    /// [`Tuple::key`] in few instructions.
+    #[inline(always)]
+    pub fn of_ports(from: (u32, u16), to: (u32, u16), proto: u8, zone: u16) -> (Self, bool) {
+        let ([addrs, ports], from_lo) = v4_words(from, to);
+        let rest = ports | u64::from(zone) << 16 | u64::from(proto) << 8 | 1;
+        (Self([addrs, rest]), from_lo)
+    }
 }
 
 impl AnyKey {
@@ -313,6 +329,11 @@ mod tests {
         #[test]
         fn both_directions_give_one_key(addrs in addrs(), sport: u16, dport: u16, zone: u16) {
             for proto in [proto::TCP, proto::UDP] {
+                if let Addrs::V4 { src, dst } = addrs {
+                    let tuple = Tuple { addrs, proto, ports: Ports::Ports { sport, dport }, zone };
+                    let (key, from_lo) = KeyV4::of_ports((src, sport), (dst, dport), proto, zone);
+                    prop_assert_eq!(unique(&tuple), (AnyKey::V4(key), from_lo));
+                }
                 let there = Tuple { addrs, proto, ports: Ports::Ports { sport, dport }, zone };
                 let back = there.reversed().unwrap();
                 let ((key, from_lo), (other, back_from_lo)) = (unique(&there), unique(&back));

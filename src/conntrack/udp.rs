@@ -14,7 +14,8 @@ pub fn packet(core: &mut Core, created: Ticks, now: Ticks, timeouts: &Timeouts) 
     if !core.has(status::SEEN_REPLY) {
         return timeouts.udp_unreplied;
     }
-    let stream = created.plus(STREAM_AGE).until(now) > Span(0);
+    // Once a stream always a stream, also when `created` is too long ago to compare.
+    let stream = core.has(status::ASSURED) || created.plus(STREAM_AGE).until(now) > Span(0);
     if stream {
         core.status |= status::ASSURED;
         timeouts.udp_replied

@@ -100,6 +100,8 @@ struct Core<I: Io> {
     /// Frames that wait to be sent, for each port.
     out: Vec<Batch<I::Buf>>,
     answer: Box<[u8; MAX_ANSWER]>,
+    /// The packets of the burst at hand, owned ones first.
+    slots: Box<[Slot; BURST]>,
 }
 
 impl<I: Io> Worker<I> {
@@ -117,6 +119,7 @@ impl<I: Io> Worker<I> {
                 shared: parts.shared.clone(),
                 out,
                 answer: Box::new([0; MAX_ANSWER]),
+                slots: Box::new([Slot::default(); BURST]),
             },
             reader: parts.reader,
             commands: parts.commands,
@@ -205,16 +208,15 @@ impl<I: Io> Core<I> {
         }
         let mut bytes = 0;
         let mut frames = Batch::new();
-        let mut slots = ArrayVec::<Slot, BURST>::new();
         for frame in arrived {
             bytes += frame.frame_len() as u64;
-            let slot = self
-                .pipeline
-                .prepare(policy, port, frame.data(), frame.frame_len());
+            // The slot of a frame that is handed over serves the next one.
+            let slot = &mut self.slots[frames.len()];
+            let (data, len) = (frame.data(), frame.frame_len());
+            self.pipeline.prepare(slot, policy, port, data, len);
             let owner = self.steer.owner(slot.prepared.key(), self.id);
             if owner == self.id {
                 frames.push(frame);
-                slots.push(slot);
             } else {
                 self.hand_over(owner, Handed { frame, port });
             }
@@ -226,7 +228,7 @@ impl<I: Io> Core<I> {
             .packets
             .add(received as u64);
         counters.ports[usize::from(port.0)].rx.bytes.add(bytes);
-        self.process(policy, now, &mut frames, &mut slots, |_| port);
+        self.process(policy, now, frames, |_| port);
         received
     }
 
@@ -241,21 +243,21 @@ impl<I: Io> Core<I> {
     /// Takes what `worker` handed over, a burst at most.
     fn take_handed(&mut self, policy: &Compiled, now: Now, worker: usize) -> usize {
         let mut frames = Batch::new();
-        let mut slots = ArrayVec::<Slot, BURST>::new();
         let mut ports = ArrayVec::<PortId, BURST>::new();
         while !frames.is_full() {
             let Some(Handed { frame, port }) = self.rings.pop(worker) else {
                 break;
             };
             let (data, len) = (frame.data(), frame.frame_len());
-            slots.push(self.pipeline.prepare(policy, port, data, len));
+            let slot = &mut self.slots[frames.len()];
+            self.pipeline.prepare(slot, policy, port, data, len);
             frames.push(frame);
             ports.push(port);
         }
         let taken = frames.len();
         if taken > 0 {
             self.counters().handed_in.add(taken as u64);
-            self.process(policy, now, &mut frames, &mut slots, |at| ports[at]);
+            self.process(policy, now, frames, |at| ports[at]);
         }
         taken
     }
@@ -265,16 +267,15 @@ impl<I: Io> Core<I> {
         &mut self,
         policy: &Compiled,
         now: Now,
-        frames: &mut Batch<I::Buf>,
-        slots: &mut [Slot],
+        frames: Batch<I::Buf>,
         port: impl Fn(usize) -> PortId,
     ) {
-        for slot in &mut *slots {
+        for slot in self.slots.iter_mut().take(frames.len()) {
             self.pipeline.prefetch(slot);
         }
         let mut dropped = Batch::<I::Buf>::new();
-        for (at, (frame, slot)) in frames.drain(..).zip(&*slots).enumerate() {
-            let iif = port(at);
+        for (at, frame) in frames.into_iter().enumerate() {
+            let (slot, iif) = (&self.slots[at], port(at));
             let outcome = self.pipeline.decide(policy, now, iif, frame.data(), slot);
             if let (Some(rule), Some(tracked)) = (outcome.log, outcome.tracked) {
                 let event = LogEvent {
@@ -293,7 +294,8 @@ impl<I: Io> Core<I> {
                 Disposition::Forward(oif) => self.send(oif, frame),
                 Disposition::Drop(_) => dropped.push(frame),
                 Disposition::Reject(with) => {
-                    self.reject(with, iif, frame.data(), &slot.parsed);
+                    let parsed = slot.parsed;
+                    self.reject(with, iif, frame.data(), &parsed);
                     dropped.push(frame);
                 }
             }

@@ -12,13 +12,23 @@ use crate::policy::{Compiled, Facts, PortId, RawVerdict, RejectWith, RuleId, Ver
 use crate::wire::{self, Fragment, L3, L4, Parsed};
 use std::sync::Arc;
 
-/// A packet between the first stage and the last.
+/// A packet between the first stage and the last. Filled in place and used again and again: it is
+/// too large to be moved for nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {
     /// Its headers.
     pub parsed: Parsed,
     /// Its flow's key and bucket.
     pub prepared: Prepared,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            parsed: Parsed::NOTHING,
+            prepared: Prepared::NOTHING,
+        }
+    }
 }
 
 /// What happens to a packet.
@@ -136,11 +146,18 @@ impl Pipeline {
     /// First stage: parse, key, hash; the bucket is asked for. `data` is the first segment of a
     /// frame that came in by `iif`, and `frame_len` its whole length.
     #[inline]
-    pub fn prepare(&self, policy: &Compiled, iif: PortId, data: &[u8], frame_len: usize) -> Slot {
-        let parsed = wire::parse(data, frame_len);
+    pub fn prepare(
+        &self,
+        slot: &mut Slot,
+        policy: &Compiled,
+        iif: PortId,
+        data: &[u8],
+        frame_len: usize,
+    ) {
+        let Slot { parsed, prepared } = slot;
+        wire::parse_into(parsed, data, frame_len);
         let zone = policy.zone(iif, parsed.vlan);
-        let prepared = self.shard.prepare(data, &parsed, zone);
-        Slot { parsed, prepared }
+        self.shard.prepare_into(prepared, data, parsed, zone);
     }
 
     /// Second stage: the flow's entry is asked for.

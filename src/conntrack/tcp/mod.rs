@@ -105,9 +105,30 @@ pub fn no_segment() -> LastSegment {
     last
 }
 
+/// What [`packet`] says of a plain acknowledgement inside the window of an established flow that is
+/// ASSURED, with fewer questions: how long the flow lives from now. `None`, and nothing was touched,
+/// if the segment or the flow is anything else.
+#[inline(always)]
+pub fn plain_ack(
+    core: &mut Core,
+    last: &mut LastSegment,
+    dir: Dir,
+    segment: &Segment<'_>,
+    config: &Config,
+) -> Option<Span> {
+    let plain = segment.flags & !(flags::PSH | flags::ECE | flags::CWR) == flags::ACK
+        && core.tcp_state == TcpState::Established
+        && core.has(status::SEEN_REPLY | status::ASSURED);
+    if !plain || !window::slide_inside(&mut core.seen, dir, segment) {
+        return None;
+    }
+    count_retransmits(last, dir, segment, segment.seq, segment.ack);
+    last.class = Class::Ack as u8;
+    Some(timeout(core, last, TcpState::Established, config))
+}
+
 /// Judges a segment of direction `dir` and moves the flow. `now` is only compared with the
 /// flow's deadline.
-#[inline]
 pub fn packet(
     core: &mut Core,
     last: &mut LastSegment,
@@ -353,23 +374,37 @@ fn outside(
 }
 
 /// Counts how often the same ACK segment came in a row.
-#[inline]
+#[inline(always)]
 fn count_retransmits(last: &mut LastSegment, dir: Dir, segment: &Segment<'_>, seq: u32, ack: u32) {
-    let same = last.dir == dir as u8
-        && last.seq == seq
-        && last.ack == ack
-        && last.end == segment.end
-        && last.window == segment.window;
-    if same {
-        last.retransmits = last.retransmits.wrapping_add(1);
-    } else {
-        last.dir = dir as u8;
-        last.seq = seq;
-        last.ack = ack;
-        last.end = segment.end;
-        last.window = segment.window;
-        last.retransmits = 0;
-    }
+    let same = (last.dir == dir as u8)
+        & (last.seq == seq)
+        & (last.ack == ack)
+        & (last.end == segment.end)
+        & (last.window == segment.window);
+    // What is the same may as well be written again: no branch.
+    last.dir = dir as u8;
+    last.seq = seq;
+    last.ack = ack;
+    last.end = segment.end;
+    last.window = segment.window;
+    last.retransmits = last.retransmits.wrapping_add(1) & 0u8.wrapping_sub(u8::from(same));
+}
+
+/// How long a flow in `state` lives after a segment that is no RST. Selects instead of branches:
+/// data in flight or not is as good as random.
+#[inline(always)]
+fn timeout(core: &Core, last: &LastSegment, state: TcpState, config: &Config) -> Span {
+    let timeouts = &config.timeouts;
+    let own = timeouts.tcp[state as usize];
+    let (retrans, unack) = (own.min(timeouts.tcp_retrans), own.min(timeouts.tcp_unack));
+    let repeats = last.retransmits >= config.tcp_max_retrans && own > retrans;
+    let unacknowledged =
+        (core.seen[0].flags | core.seen[1].flags) & seen_flags::UNACKNOWLEDGED != 0;
+    // In this order: identical segments, data in flight, a closed window.
+    let flying = unacknowledged & (own > unack);
+    let shut = (last.window == 0) & !flying;
+    let cut = if flying { unack } else { own };
+    if repeats | shut { retrans } else { cut }
 }
 
 /// Moves the flow to `new` and chooses its timeout.
@@ -388,23 +423,14 @@ fn advance(
         core.seen[dir as usize].flags |= seen_flags::CLOSE_INITIATED;
     }
     let timeouts = &config.timeouts;
-    let (retrans, unack) = (timeouts.tcp_retrans, timeouts.tcp_unack);
-    let unacknowledged =
-        (core.seen[0].flags | core.seen[1].flags) & seen_flags::UNACKNOWLEDGED != 0;
-    let mut timeout = timeouts.tcp[new as usize];
-    if last.retransmits >= config.tcp_max_retrans && timeout > retrans {
-        timeout = retrans;
-    } else if class == Class::Rst {
+    let repeats = last.retransmits >= config.tcp_max_retrans
+        && timeouts.tcp[new as usize] > timeouts.tcp_retrans;
+    let mut timeout = match class {
         // One that did not close the flow (RFC 5961 3) may be meant all the same: unless the hosts
         // go on, the flow ends as soon as one that was closed.
-        timeout = timeouts.tcp[TcpState::Close as usize];
-    } else {
-        // Data in flight or not is as good as random: a select, not a branch.
-        let cut = unacknowledged & (timeout > unack);
-        let closed_window = last.window == 0 && !cut && timeout > retrans;
-        let when_cut = if cut { unack } else { timeout };
-        timeout = if closed_window { retrans } else { when_cut };
-    }
+        Class::Rst if !repeats => timeouts.tcp[TcpState::Close as usize],
+        _ => timeout(core, last, new, config),
+    };
     if !core.has(status::SEEN_REPLY) {
         if class == Class::Rst {
             return Outcome::Kill;
@@ -414,7 +440,7 @@ fn advance(
             return Outcome::Keep;
         }
         if new == TcpState::Established {
-            timeout = timeout.min(unack);
+            timeout = timeout.min(timeouts.tcp_unack);
         }
     } else if new == TcpState::Established
         && matches!(old, TcpState::SynRecv | TcpState::Established)
@@ -423,3 +449,6 @@ fn advance(
     }
     Outcome::Refresh(timeout)
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,17 @@ pub fn read_handshake(bytes: &[u8], seen: &mut Seen) {
     }
 }
 
+/// Whether a segment obviously carries no SACK block: it has no options, or timestamps in the usual
+/// arrangement (RFC 7323 appendix A).
+#[inline(always)]
+pub fn no_sack(bytes: &[u8]) -> bool {
+    match bytes {
+        [] => true,
+        [option::NOP, option::NOP, option::TIMESTAMP, 10, ..] => bytes.len() == 12,
+        _ => false,
+    }
+}
+
 /// The highest right edge of any SACK block, or `ack` if that is higher.
 #[inline]
 pub fn highest_sack(bytes: &[u8], ack: u32) -> u32 {

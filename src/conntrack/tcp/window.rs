@@ -117,6 +117,73 @@ pub fn check(
     found
 }
 
+/// The check of a plain acknowledgement (ACK, neither SYN, FIN nor RST) in an established flow: if
+/// it is inside every bound, both directions are updated as [`check`] does, and it returns `true`;
+/// otherwise nothing is touched, and [`check`] must say what it is.
+#[inline(always)]
+pub fn slide_inside(seen: &mut [Seen; 2], dir: Dir, segment: &Segment<'_>) -> bool {
+    let (from, to) = (dir as usize & 1, dir.flip() as usize & 1);
+    let (mut sender, mut receiver) = (seen[from], seen[to]);
+    let Segment { seq, ack, end, .. } = *segment;
+    let may_carry_sack =
+        receiver.flags & seen_flags::SACK_PERMITTED != 0 && !options::no_sack(segment.options);
+    let outside = after(seq, sender.max_end)
+        | after(ack, receiver.end)
+        | before(end, sender.end.wrapping_sub(receiver.max_window))
+        | before(
+            ack,
+            receiver
+                .end
+                .wrapping_sub(sender.max_window.max(MIN_ACK_WINDOW)),
+        );
+    let unknown = (sender.max_window == 0) | (receiver.max_window == 0);
+    if may_carry_sack | outside | unknown {
+        return false;
+    }
+    let window = u32::from(segment.window) << sender.scale;
+    slide(&mut sender, &mut receiver, (ack, ack), end, window, true);
+    seen[from] = sender;
+    seen[to] = receiver;
+    true
+}
+
+/// Updates both directions by a segment inside the window, which ends at `end`, acknowledges `ack`
+/// (and `sack` at most) if `acks`, and allows `window` bytes. Selects instead of branches: whether
+/// a segment carries data or acknowledges something new is as good as random.
+#[inline(always)]
+fn slide(
+    sender: &mut Seen,
+    receiver: &mut Seen,
+    (ack, sack): (u32, u32),
+    end: u32,
+    window: u32,
+    acks: bool,
+) {
+    sender.max_window = sender
+        .max_window
+        .max(window.wrapping_add(sack.wrapping_sub(ack)));
+    let advances = after(end, sender.end);
+    sender.end = if advances { end } else { sender.end };
+    let first = sender.flags & seen_flags::MAX_ACK_SET == 0;
+    let newer = acks & (first | after(ack, sender.max_ack));
+    sender.max_ack = if newer { ack } else { sender.max_ack };
+    sender.flags |= (u8::from(advances) * seen_flags::UNACKNOWLEDGED)
+        | (u8::from(acks) * seen_flags::MAX_ACK_SET);
+    if receiver.max_window != 0 && after(end, sender.max_end) {
+        let beyond = end.wrapping_sub(sender.max_end);
+        receiver.max_window = receiver.max_window.wrapping_add(beyond);
+    }
+    let allowed = sack.wrapping_add(window);
+    let allows_more = !before(allowed, receiver.max_end);
+    let allowed = allowed.wrapping_add(u32::from(window == 0));
+    receiver.max_end = if allows_more {
+        allowed
+    } else {
+        receiver.max_end
+    };
+    receiver.flags &= !(u8::from(ack == receiver.end) * seen_flags::UNACKNOWLEDGED);
+}
+
 #[inline(always)]
 fn judge(
     sender: &mut Seen,
@@ -225,32 +292,8 @@ fn judge(
         return outside(Window::Ignore);
     }
 
-    // Selects instead of branches: whether a segment carries data or acknowledges something new
-    // is as good as random.
     window <<= if syn { 0 } else { sender.scale };
-    sender.max_window = sender
-        .max_window
-        .max(window.wrapping_add(sack.wrapping_sub(ack)));
-    let advances = after(end, sender.end);
-    sender.end = if advances { end } else { sender.end };
-    sender.flags |= u8::from(advances) * seen_flags::UNACKNOWLEDGED;
-    let first = sender.flags & seen_flags::MAX_ACK_SET == 0;
-    let newer = acks & (first | after(ack, sender.max_ack));
-    sender.max_ack = if newer { ack } else { sender.max_ack };
-    sender.flags |= u8::from(acks) * seen_flags::MAX_ACK_SET;
-    if receiver.max_window != 0 && after(end, sender.max_end) {
-        let beyond = end.wrapping_sub(sender.max_end);
-        receiver.max_window = receiver.max_window.wrapping_add(beyond);
-    }
-    let allowed = sack.wrapping_add(window);
-    let allows_more = !before(allowed, receiver.max_end);
-    let allowed = allowed.wrapping_add(u32::from(window == 0));
-    receiver.max_end = if allows_more {
-        allowed
-    } else {
-        receiver.max_end
-    };
-    receiver.flags &= !(u8::from(ack == receiver.end) * seen_flags::UNACKNOWLEDGED);
+    slide(sender, receiver, (ack, sack), end, window, acks);
     Window::Inside {
         ack,
         seq,

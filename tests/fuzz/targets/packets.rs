@@ -8,7 +8,7 @@
 use libfuzzer_sys::fuzz_target;
 use shardwall::base::hash::HashKey;
 use shardwall::base::time::Now;
-use shardwall::pipeline::{Counters, Disposition, Pipeline, reject};
+use shardwall::pipeline::{Counters, Disposition, Pipeline, Slot, reject};
 use shardwall::policy::{self, Compiled, PortId};
 use shardwall::wire::{L3, parse};
 use std::sync::{Arc, LazyLock};
@@ -55,7 +55,8 @@ fuzz_target!(|input: &[u8]| {
         path.shard_mut().expire(now.ticks(), 8);
         counters.received.add(1);
         let iif = PortId(head & 1);
-        let mut slot = path.prepare(&COMPILED, iif, frame, frame.len());
+        let mut slot = Slot::default();
+        path.prepare(&mut slot, &COMPILED, iif, frame, frame.len());
         path.prefetch(&mut slot);
         let outcome = path.decide(&COMPILED, now, iif, frame, &slot);
         match outcome.disposition {

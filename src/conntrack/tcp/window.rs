@@ -300,3 +300,6 @@ fn judge(
         counted: true,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -245,6 +245,116 @@ fn a_challenge_ack_passes_and_the_handshake_goes_on() {
     assert_eq!(bench.counters.invalid.get(), 0);
 }
 
+/// `conntrack_ack_loss_stall`: the acknowledgement of data was lost behind the tracker, and the
+/// sender repeats what lies before any window; it must reach the receiver, which acknowledges again.
+#[test]
+fn data_that_was_acknowledged_already_passes() {
+    let mut bench = Bench::new();
+    bench.trace(
+        V4,
+        &[
+            step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+            step!(< SYN | ACK, 5000, 1001, 0, 500 => EST, SynRecv 60),
+            step!(> ACK, 1001, 5001, 0 => EST, Established 432_000 ASSURED),
+            step!(> ACK | PSH, 1001, 5001, 500 => EST, Established 300 ASSURED),
+            step!(< ACK, 5001, 1501, 0, 500 => EST, Established 432_000 ASSURED),
+            step!(> ACK | PSH, 1501, 5001, 500 => EST, Established 300 ASSURED),
+            step!(< ACK, 5001, 2001, 0, 500 => EST, Established 432_000 ASSURED),
+            step!(> ACK | PSH, 2001, 5001, 500 => EST, Established 300 ASSURED),
+            // The first segment, in part and whole: below the second bound.
+            step!(> ACK | PSH, 1001, 5001, 200 => EST, Established 300 ASSURED),
+            step!(> ACK | PSH, 1001, 5001, 500 => EST, Established 300 ASSURED),
+            step!(< ACK, 5001, 2501, 0, 500 => EST, Established 432_000 ASSURED),
+        ],
+    );
+    assert_eq!(bench.counters.invalid.get(), 0);
+}
+
+/// `conntrack_synack_old`: the answer to a SYN that is not this one's. The client repeats its SYN
+/// and gets the right answer.
+#[test]
+fn an_answer_to_another_syn_is_invalid() {
+    for old in [4000, 5000u32.wrapping_sub(1 << 30)] {
+        let mut bench = Bench::new();
+        bench.trace(
+            V4,
+            &[
+                step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+                step!(< SYN | ACK, old, 900_000_000, 0 => INV, SynSent 120),
+                step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+                step!(< SYN | ACK, 5000, 1001, 0 => EST, SynRecv 60),
+                step!(> ACK, 1001, 5001, 0 => EST, Established 432_000 ASSURED),
+                step!(< ACK, 5001, 1001, 0 => EST, Established 432_000 ASSURED),
+            ],
+        );
+        assert_eq!(bench.counters.invalid.get(), 1);
+        assert_eq!(bench.counters.insert.get(), 1);
+    }
+}
+
+/// Linux takes the number of such an answer for the server's all the same; where the right one's is
+/// lower, that one looks old, and the handshake must start over.
+#[test]
+fn an_answer_to_another_syn_with_a_higher_number_stalls_the_handshake() {
+    let mut bench = Bench::new();
+    bench.trace(
+        V4,
+        &[
+            step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+            step!(< SYN | ACK, 3_000_000, 900_000_000, 0 => INV, SynSent 120),
+            step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+            step!(< SYN | ACK, 5000, 1001, 0 => EST, SynSent 120),
+            step!(> ACK, 1001, 5001, 0 => INV, SynSent 120),
+        ],
+    );
+    assert_eq!(bench.counters.invalid.get(), 2);
+}
+
+/// `conntrack_synack_reuse`: the client forgot the connection and opens it anew; the server's
+/// challenge ACK passes, the client's RST ends the flow, and its next SYN starts another.
+#[test]
+fn a_client_that_forgot_its_connection_gets_another() {
+    let mut bench = Bench::new();
+    bench.trace(V4, &handshake());
+    bench.trace(
+        V4,
+        &[
+            step!(> ACK | PSH, 1001, 5001, 1000 => EST, Established 300 ASSURED),
+            step!(< ACK, 5001, 2001, 0 => EST, Established 432_000 ASSURED),
+            step!(> SYN, 8000, 0, 0 => EST, Established 432_000 ASSURED),
+            step!(< ACK, 5001, 2001, 0 => EST, Established 432_000 ASSURED),
+            step!(> RST, 2001, 0, 0 => EST, Close 10 ASSURED),
+            step!(> SYN, 8000, 0, 0 => NEW, SynSent 120),
+            step!(< SYN | ACK, 9000, 8001, 0 => EST, SynRecv 60),
+            step!(> ACK, 8001, 9001, 0 => EST, Established 432_000 ASSURED),
+        ],
+    );
+    assert_eq!(bench.counters.invalid.get(), 0);
+    assert_eq!(
+        (bench.counters.insert.get(), bench.counters.delete.get()),
+        (2, 1)
+    );
+}
+
+/// What overshoots the window is let through, and what it ends at is what was sent: a shorter
+/// overshoot takes that back, as in Linux.
+#[test]
+fn the_last_overshoot_counts() {
+    let mut bench = Bench::new();
+    bench.trace(
+        V4,
+        &[
+            step!(> SYN, 1000, 0, 0 => NEW, SynSent 120),
+            step!(< SYN | ACK, 5000, 1001, 0, 1000 => EST, SynRecv 60),
+            step!(> ACK, 1001, 5001, 0 => EST, Established 432_000 ASSURED),
+            step!(> ACK | PSH, 2001, 5001, 1000 => EST, Established 300 ASSURED),
+            step!(> ACK | PSH, 2100, 5001, 100 => EST, Established 300 ASSURED),
+            step!(< ACK, 5001, 2500, 0 => INV, Established 300 ASSURED),
+            step!(< ACK, 5001, 2200, 0 => EST, Established 432_000 ASSURED),
+        ],
+    );
+}
+
 #[test]
 fn a_reset_answers_a_challenge_ack_wherever_that_points() {
     let mut bench = Bench::new();

@@ -61,7 +61,8 @@ impl Bench {
     /// A frame through the tracker, dropped by policy.
     fn judge(&mut self, bytes: &[u8]) -> Tracked {
         let parsed = parse(bytes, bytes.len());
-        let prepared = self.shard.prepare(bytes, &parsed, 0);
+        let mut prepared = self.shard.prepare(bytes, &parsed, 0);
+        self.shard.prefetch(&mut prepared);
         self.shard
             .track(bytes, &parsed, &prepared, false, self.now, &self.config)
     }

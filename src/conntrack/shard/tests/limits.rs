@@ -169,7 +169,8 @@ fn a_syn_flood_takes_nothing_from_those_who_talk() {
     };
     let send = |shard: &mut Shard, now, bytes: &[u8]| {
         let parsed = parse(bytes, bytes.len());
-        let prepared = shard.prepare(bytes, &parsed, 0);
+        let mut prepared = shard.prepare(bytes, &parsed, 0);
+        shard.prefetch(&mut prepared);
         let said = shard.track(bytes, &parsed, &prepared, false, now, &config);
         match said.flow {
             Flow::Pending => (said.state, shard.commit(now).is_ok()),

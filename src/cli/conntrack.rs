@@ -40,6 +40,9 @@ impl fmt::Display for FlowLine<'_> {
         if let Some(state) = flow.tcp_state {
             write!(f, "{} ", state.name())?;
         }
+        if let Some(state) = flow.sctp_state {
+            write!(f, "{} ", state.name())?;
+        }
         endpoints(f, flow.proto, &flow.original)?;
         if !flow.seen_reply {
             f.write_str("[UNREPLIED] ")?;

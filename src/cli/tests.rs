@@ -26,6 +26,7 @@ fn flow(proto: u8, timeout: u32, src: &str, dst: &str, detail: Detail, back: Det
         },
         timeout,
         tcp_state: None,
+        sctp_state: None,
         seen_reply: false,
         assured: false,
         mark: 0,

@@ -1,7 +1,7 @@
 //! The tracker's settings: limits, timeouts and the TCP knobs, with Linux's defaults
 //! (`net.netfilter.nf_conntrack_*`, Linux 6.12).
 
-use super::types::TcpState;
+use super::types::{SctpState, TcpState};
 use crate::base::time::Span;
 
 /// Timeouts of every protocol.
@@ -21,6 +21,8 @@ pub struct Timeouts {
     pub icmp: Span,
     /// ICMPv6 queries.
     pub icmpv6: Span,
+    /// One for each SCTP state, indexed by `SctpState as usize`.
+    pub sctp: [Span; SctpState::COUNT],
     /// Every protocol without a tracker of its own.
     pub generic: Span,
 }
@@ -41,6 +43,14 @@ impl Default for Timeouts {
         ] {
             tcp[state as usize] = Span::secs(secs);
         }
+        let mut sctp = [Span::secs(3); SctpState::COUNT];
+        for (state, secs) in [
+            (SctpState::Closed, 10),
+            (SctpState::Established, 210),
+            (SctpState::HeartbeatSent, 30),
+        ] {
+            sctp[state as usize] = Span::secs(secs);
+        }
         Self {
             tcp,
             tcp_retrans: Span::secs(300),
@@ -49,6 +59,7 @@ impl Default for Timeouts {
             udp_replied: Span::secs(120),
             icmp: Span::secs(30),
             icmpv6: Span::secs(30),
+            sctp,
             generic: Span::secs(600),
         }
     }

@@ -8,7 +8,7 @@ use super::tuple::Key;
 use super::types::{Dir, TcpState};
 use super::wheel::Linked;
 use crate::base::time::Ticks;
-use zerocopy::FromZeros;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 /// Status bits of a flow (Linux: `IPS_*`).
 pub mod status {
@@ -24,7 +24,8 @@ pub mod status {
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C)]
 pub struct Core {
-    /// What each direction's sender has shown of its window; indexed by [`Dir`].
+    /// What each direction's sender has shown of its window; indexed by [`Dir`]. The bytes of an
+    /// SCTP flow are [`super::sctp::Peer`]s.
     pub seen: [Seen; 2],
     /// When the flow ends unless a packet comes.
     pub deadline: Ticks,
@@ -37,7 +38,7 @@ pub struct Core {
 }
 
 /// One direction of a TCP flow's window (van Rooij 2001; Linux: `ip_ct_tcp_state`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Seen {
     /// Highest sequence number sent, plus length.

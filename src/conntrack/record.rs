@@ -2,8 +2,9 @@
 //! request; the packet path never does.
 
 use super::entry::{Entry, status};
+use super::sctp;
 use super::tuple::{Key, Tuple};
-use super::types::{TcpState, proto};
+use super::types::{SctpState, TcpState, proto};
 use crate::base::time::Ticks;
 use crate::wire::Addrs;
 use crate::wire::inner::Ports;
@@ -23,6 +24,8 @@ pub struct FlowRecord {
     pub timeout: u32,
     /// State of a TCP flow.
     pub tcp_state: Option<TcpState>,
+    /// State of an SCTP flow.
+    pub sctp_state: Option<SctpState>,
     /// Both directions were seen.
     pub seen_reply: bool,
     /// Kept under pressure.
@@ -105,6 +108,7 @@ impl FlowRecord {
             reply: reply.into(),
             timeout: now.until(core.deadline).as_secs(),
             tcp_state: (from_lo.proto == proto::TCP).then_some(core.tcp_state),
+            sctp_state: (from_lo.proto == proto::SCTP).then(|| sctp::state(core)),
             seen_reply: core.has(status::SEEN_REPLY),
             assured: core.has(status::ASSURED),
             mark: rest.mark,

@@ -17,6 +17,7 @@ use super::entry::{Core, Entry, LastSegment, status};
 use super::icmp::{self, Role};
 use super::limit::{self, Budget, Purse, Worth};
 use super::record::FlowRecord;
+use super::sctp;
 use super::table::{InsertError, Table};
 use super::tcp::{self, Outcome};
 use super::tuple::{AnyKey, Key, KeyV4, KeyV6, Tuple};
@@ -509,6 +510,9 @@ impl Shard {
                     let segment = tcp::segment(data, parsed, header);
                     tcp::packet(core, &mut rest.last, dir, &segment, now, config)
                 }
+                L4::Sctp { vtag, .. } => {
+                    sctp::packet(core, sctp::chunks(data, parsed), vtag, dir, &config.timeouts)
+                }
                 _ => Outcome::Refresh(datagram(core, parsed, rest.created, now, config)),
             };
             let known = Tracked { state, dir: Some(dir), flow: Flow::Known(flow) };
@@ -554,6 +558,13 @@ impl Shard {
                     return self.invalid();
                 }
                 match tcp::packet(&mut core, &mut last, Dir::Original, &segment, now, config) {
+                    Outcome::Refresh(span) => span,
+                    _ => return self.invalid(),
+                }
+            }
+            L4::Sctp { vtag, .. } => {
+                let chunks = sctp::chunks(data, parsed);
+                match sctp::open(&mut core, chunks, vtag, &config.timeouts) {
                     Outcome::Refresh(span) => span,
                     _ => return self.invalid(),
                 }

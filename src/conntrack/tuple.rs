@@ -37,7 +37,9 @@ impl Tuple {
                 sport: tcp.sport,
                 dport: tcp.dport,
             },
-            L4::Udp { sport, dport } => Ports::Ports { sport, dport },
+            L4::Udp { sport, dport } | L4::Sctp { sport, dport, .. } => {
+                Ports::Ports { sport, dport }
+            }
             L4::Icmp { ty, code, id } => Ports::Icmp { ty, code, id },
             L4::Other => Ports::None,
             L4::None | L4::Bad => return None,
@@ -241,7 +243,7 @@ fn unpack(addrs: Addrs, rest: u64) -> Tuple {
             };
             Ports::Icmp { ty, code, id }
         }
-        proto::TCP | proto::UDP | proto::UDPLITE => Ports::Ports {
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => Ports::Ports {
             sport: lo_port,
             dport: hi_port,
         },

@@ -143,3 +143,61 @@ impl TcpState {
         }
     }
 }
+
+/// States of an SCTP association (Linux 6.12 `sctp_conntrack`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[repr(u8)]
+pub enum SctpState {
+    /// No packet was judged yet.
+    None = 0,
+    /// INIT seen; or aborted, or gone.
+    Closed,
+    /// INIT ACK seen.
+    CookieWait,
+    /// COOKIE ECHO seen.
+    CookieEchoed,
+    /// COOKIE ACK seen.
+    Established,
+    /// SHUTDOWN seen from the original side.
+    ShutdownSent,
+    /// SHUTDOWN seen from the replying side.
+    ShutdownRecd,
+    /// SHUTDOWN ACK seen.
+    ShutdownAckSent,
+    /// HEARTBEAT seen first: another path of an association that is known elsewhere, or picked up.
+    HeartbeatSent,
+}
+
+impl SctpState {
+    /// How many states there are.
+    pub const COUNT: usize = 9;
+
+    /// Every state, in numeric order.
+    pub const ALL: [SctpState; Self::COUNT] = [
+        SctpState::None,
+        SctpState::Closed,
+        SctpState::CookieWait,
+        SctpState::CookieEchoed,
+        SctpState::Established,
+        SctpState::ShutdownSent,
+        SctpState::ShutdownRecd,
+        SctpState::ShutdownAckSent,
+        SctpState::HeartbeatSent,
+    ];
+
+    /// The name that conntrack(8) prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SctpState::None => "NONE",
+            SctpState::Closed => "CLOSED",
+            SctpState::CookieWait => "COOKIE_WAIT",
+            SctpState::CookieEchoed => "COOKIE_ECHOED",
+            SctpState::Established => "ESTABLISHED",
+            SctpState::ShutdownSent => "SHUTDOWN_SENT",
+            SctpState::ShutdownRecd => "SHUTDOWN_RECD",
+            SctpState::ShutdownAckSent => "SHUTDOWN_ACK_SENT",
+            SctpState::HeartbeatSent => "HEARTBEAT_SENT",
+        }
+    }
+}

@@ -14,6 +14,7 @@ pub mod parse;
 pub mod parsed;
 mod plain;
 pub mod proto;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 

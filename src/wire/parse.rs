@@ -8,7 +8,7 @@ use super::checksum::{checksum, is_right_20};
 use super::ethernet::{self, VlanTag, ethertype};
 use super::parsed::{Addrs, Fragment, L3, L4, NO_VLAN, Parsed, TcpHeader};
 use super::proto;
-use super::{icmp, ipv4, ipv6, plain, tcp, udp};
+use super::{icmp, ipv4, ipv6, plain, sctp, tcp, udp};
 use zerocopy::FromBytes;
 
 /// Parses the frame that starts with `data` (its first segment) and is `frame_len` bytes long.
@@ -206,6 +206,14 @@ fn transport(proto: u8, bytes: &[u8], len: usize, fragment: Fragment) -> L4 {
                 ty: header.ty,
                 code: header.code,
                 id: header.id.get(),
+            },
+            Err(_) => L4::Bad,
+        },
+        proto::SCTP => match sctp::Header::ref_from_prefix(bytes) {
+            Ok((header, _)) => L4::Sctp {
+                sport: header.sport.get(),
+                dport: header.dport.get(),
+                vtag: header.vtag.get(),
             },
             Err(_) => L4::Bad,
         },

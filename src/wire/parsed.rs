@@ -126,6 +126,15 @@ pub enum L4 {
         /// Destination port.
         dport: u16,
     },
+    /// SCTP.
+    Sctp {
+        /// Source port.
+        sport: u16,
+        /// Destination port.
+        dport: u16,
+        /// Verification tag.
+        vtag: u32,
+    },
     /// ICMP and ICMPv6, by `Parsed::proto`.
     Icmp {
         /// Type.
@@ -180,7 +189,7 @@ impl Parsed {
     pub fn sport(&self) -> Option<u16> {
         match self.l4 {
             L4::Tcp(tcp) => Some(tcp.sport),
-            L4::Udp { sport, .. } => Some(sport),
+            L4::Udp { sport, .. } | L4::Sctp { sport, .. } => Some(sport),
             _ => None,
         }
     }
@@ -189,7 +198,7 @@ impl Parsed {
     pub fn dport(&self) -> Option<u16> {
         match self.l4 {
             L4::Tcp(tcp) => Some(tcp.dport),
-            L4::Udp { dport, .. } => Some(dport),
+            L4::Udp { dport, .. } | L4::Sctp { dport, .. } => Some(dport),
             _ => None,
         }
     }

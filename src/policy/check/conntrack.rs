@@ -5,7 +5,7 @@
 use super::{Checker, Fields};
 use crate::base::time::Span;
 use crate::conntrack::config::{Config, Timeouts};
-use crate::conntrack::types::TcpState;
+use crate::conntrack::types::{SctpState, TcpState};
 use crate::policy::names::parse_number;
 use crate::policy::yaml::Node;
 
@@ -20,6 +20,18 @@ const TCP_TIMEOUTS: [(&str, TcpState); 9] = [
     ("time_wait", TcpState::TimeWait),
     ("close", TcpState::Close),
     ("syn_sent2", TcpState::SynSent2),
+];
+
+/// Keys of a `timeouts: sctp:` mapping.
+const SCTP_TIMEOUTS: [(&str, SctpState); 8] = [
+    ("closed", SctpState::Closed),
+    ("cookie_wait", SctpState::CookieWait),
+    ("cookie_echoed", SctpState::CookieEchoed),
+    ("established", SctpState::Established),
+    ("shutdown_sent", SctpState::ShutdownSent),
+    ("shutdown_recd", SctpState::ShutdownRecd),
+    ("shutdown_ack_sent", SctpState::ShutdownAckSent),
+    ("heartbeat_sent", SctpState::HeartbeatSent),
 ];
 
 impl Checker<'_> {
@@ -60,7 +72,7 @@ impl Checker<'_> {
     }
 
     fn timeouts(&mut self, node: &Node, timeouts: &mut Timeouts) {
-        let keys = &["tcp", "udp", "icmp", "icmpv6", "generic"];
+        let keys = &["tcp", "udp", "icmp", "icmpv6", "sctp", "generic"];
         let Some(fields) = self.fields(node, "`timeouts`", keys, &[]) else {
             return;
         };
@@ -80,6 +92,14 @@ impl Checker<'_> {
         {
             self.timeout(&udp, "unreplied", &mut timeouts.udp_unreplied);
             self.timeout(&udp, "replied", &mut timeouts.udp_replied);
+        }
+        if let Some(node) = fields.get("sctp") {
+            let keys = SCTP_TIMEOUTS.map(|(name, _)| name);
+            if let Some(sctp) = self.fields(node, "`sctp` timeouts", &keys, &[]) {
+                for (name, state) in SCTP_TIMEOUTS {
+                    self.timeout(&sctp, name, &mut timeouts.sctp[state as usize]);
+                }
+            }
         }
         self.timeout(&fields, "icmp", &mut timeouts.icmp);
         self.timeout(&fields, "icmpv6", &mut timeouts.icmpv6);

@@ -64,8 +64,9 @@ fn endpoints(f: &mut fmt::Formatter<'_>, number: u8, at: &Endpoints) -> fmt::Res
     match at.detail {
         Detail::Ports { sport, dport } => write!(f, "sport={sport} dport={dport} "),
         Detail::Icmp { ty, code, id } => write!(f, "type={ty} code={code} id={id} "),
-        // Linux keys plain GRE by zeros.
-        Detail::None {} if number == proto::GRE => f.write_str("srckey=0x0 dstkey=0x0 "),
+        Detail::Gre { srckey, dstkey } => write!(f, "srckey={srckey:#x} dstkey={dstkey:#x} "),
+        // Linux has no tracker for it any more, but the program prints what was its ports.
+        Detail::None {} if number == proto::DCCP => f.write_str("sport=0 dport=0 "),
         Detail::None {} => Ok(()),
     }
 }

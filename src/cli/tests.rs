@@ -5,7 +5,7 @@ use super::conntrack::FlowLine;
 use super::output::{Failure, Output};
 use super::{check, conntrack, remote};
 use crate::conntrack::record::{Detail, Endpoints, FlowRecord};
-use crate::conntrack::types::TcpState;
+use crate::conntrack::types::{SctpState, TcpState};
 use crate::control::testbed::{Bed, Folder, RULES};
 use clap::{CommandFactory, Parser};
 use serde_json::Value;
@@ -48,6 +48,7 @@ fn echo(request: u8, reply: u8, id: u16) -> (Detail, Detail) {
 /// Flows of Linux 6.x, and the lines that conntrack 1.4.7 printed for them.
 fn golden() -> Vec<(FlowRecord, &'static str)> {
     let plain = || (Detail::None {}, Detail::None {});
+    let call = |srckey, dstkey| Detail::Gre { srckey, dstkey };
     let make = |proto, timeout, src, dst, (there, back): (Detail, Detail)| {
         flow(proto, timeout, src, dst, there, back)
     };
@@ -98,7 +99,7 @@ fn golden() -> Vec<(FlowRecord, &'static str)> {
             "udplite  136 27 src=10.9.0.1 dst=10.9.0.2 sport=34091 dport=53 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=53 dport=34091 mark=0 use=1",
         ),
         (
-            make(33, 597, a, b, ports(0, 0)),
+            make(33, 597, a, b, plain()),
             "dccp     33 597 src=10.9.0.1 dst=10.9.0.2 sport=0 dport=0 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=0 dport=0 mark=0 use=1",
         ),
         (
@@ -114,7 +115,18 @@ fn golden() -> Vec<(FlowRecord, &'static str)> {
             "icmpv6   58 28 src=fd00::1 dst=fd00::2 type=128 code=0 id=12951 [UNREPLIED] src=fd00::2 dst=fd00::1 type=129 code=0 id=12951 mark=0 use=1",
         ),
         (
-            make(47, 27, a, b, plain()),
+            make(47, 27, a, b, (call(0, 7), call(7, 0))),
+            "gre      47 27 src=10.9.0.1 dst=10.9.0.2 srckey=0x0 dstkey=0x7 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 srckey=0x7 dstkey=0x0 mark=0 use=1",
+        ),
+        (
+            FlowRecord {
+                sctp_state: Some(SctpState::HeartbeatSent),
+                ..make(132, 29, a, b, ports(40000, 80))
+            },
+            "sctp     132 29 HEARTBEAT_SENT src=10.9.0.1 dst=10.9.0.2 sport=40000 dport=80 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=80 dport=40000 mark=0 use=1",
+        ),
+        (
+            make(47, 27, a, b, (call(0, 0), call(0, 0))),
             "gre      47 27 src=10.9.0.1 dst=10.9.0.2 srckey=0x0 dstkey=0x0 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 srckey=0x0 dstkey=0x0 mark=0 use=1",
         ),
         (

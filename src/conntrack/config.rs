@@ -21,6 +21,10 @@ pub struct Timeouts {
     pub icmp: Span,
     /// ICMPv6 queries.
     pub icmpv6: Span,
+    /// GRE before a reply.
+    pub gre_unreplied: Span,
+    /// GRE in both directions.
+    pub gre_replied: Span,
     /// One for each SCTP state, indexed by `SctpState as usize`.
     pub sctp: [Span; SctpState::COUNT],
     /// Every protocol without a tracker of its own.
@@ -59,6 +63,8 @@ impl Default for Timeouts {
             udp_replied: Span::secs(120),
             icmp: Span::secs(30),
             icmpv6: Span::secs(30),
+            gre_unreplied: Span::secs(30),
+            gre_replied: Span::secs(180),
             sctp,
             generic: Span::secs(600),
         }

@@ -71,6 +71,13 @@ pub enum Detail {
         /// Identifier.
         id: u16,
     },
+    /// GRE: the ends of a PPTP call, or zeros.
+    Gre {
+        /// The sender's number for the call.
+        srckey: u16,
+        /// The receiver's.
+        dstkey: u16,
+    },
     /// A protocol with neither.
     None {},
 }
@@ -80,6 +87,7 @@ impl From<Tuple> for Endpoints {
         let detail = match tuple.ports {
             Ports::Ports { sport, dport } => Detail::Ports { sport, dport },
             Ports::Icmp { ty, code, id } => Detail::Icmp { ty, code, id },
+            Ports::Gre { srckey, dstkey } => Detail::Gre { srckey, dstkey },
             Ports::None => Detail::None {},
         };
         let addrs: Addrs = tuple.addrs;

@@ -14,6 +14,7 @@
 
 use super::config::Config;
 use super::entry::{Core, Entry, LastSegment, status};
+use super::gre;
 use super::icmp::{self, Role};
 use super::limit::{self, Budget, Purse, Worth};
 use super::record::FlowRecord;
@@ -799,6 +800,7 @@ fn quoted(data: &[u8], parsed: &Parsed, zone: u16) -> Option<Tuple> {
 fn datagram(core: &mut Core, parsed: &Parsed, created: Ticks, now: Ticks, config: &Config) -> Span {
     match parsed.proto {
         proto::UDP | proto::UDPLITE => udp::packet(core, created, now, &config.timeouts),
+        proto::GRE => gre::packet(core, &config.timeouts),
         proto::ICMP => config.timeouts.icmp,
         proto::ICMPV6 => config.timeouts.icmpv6,
         _ => config.timeouts.generic,

@@ -41,6 +41,10 @@ impl Tuple {
                 Ports::Ports { sport, dport }
             }
             L4::Icmp { ty, code, id } => Ports::Icmp { ty, code, id },
+            L4::Gre { call_id } => Ports::Gre {
+                srckey: 0,
+                dstkey: call_id,
+            },
             L4::Other => Ports::None,
             L4::None | L4::Bad => return None,
         };
@@ -69,6 +73,10 @@ impl Tuple {
             Ports::Ports { sport, dport } => Ports::Ports {
                 sport: dport,
                 dport: sport,
+            },
+            Ports::Gre { srckey, dstkey } => Ports::Gre {
+                srckey: dstkey,
+                dstkey: srckey,
             },
             Ports::Icmp { ty, code, id } => {
                 let query = query(self.proto, ty)?;
@@ -104,6 +112,7 @@ impl Tuple {
                     (message, id, Some(false))
                 }
             }
+            Ports::Gre { srckey, dstkey } => (srckey, dstkey, None),
             Ports::None => (0, 0, None),
         };
         let pack = |lo_port: u64, hi_port: u64, from_lo: bool| {
@@ -246,6 +255,10 @@ fn unpack(addrs: Addrs, rest: u64) -> Tuple {
         proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => Ports::Ports {
             sport: lo_port,
             dport: hi_port,
+        },
+        proto::GRE => Ports::Gre {
+            srckey: lo_port,
+            dstkey: hi_port,
         },
         _ => Ports::None,
     };

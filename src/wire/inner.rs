@@ -2,7 +2,7 @@
 //! which is all that a router must include (RFC 792: 64 bits of the original data).
 
 use super::parsed::{Addrs, L3, L4, Parsed};
-use super::{icmp, ipv4, ipv6, proto};
+use super::{gre, icmp, ipv4, ipv6, proto};
 use zerocopy::FromBytes;
 use zerocopy::byteorder::{BE, U16};
 
@@ -20,7 +20,7 @@ pub struct Inner {
 /// What stands in the first bytes of a quoted transport header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ports {
-    /// TCP, UDP, UDP-Lite, SCTP, DCCP.
+    /// TCP, UDP, UDP-Lite, SCTP.
     Ports {
         /// Source port.
         sport: u16,
@@ -35,6 +35,13 @@ pub enum Ports {
         code: u8,
         /// Identifier.
         id: u16,
+    },
+    /// GRE: both are 0 but for PPTP calls, whose packets name the receiver's end of the call only.
+    Gre {
+        /// The sender's call, where it is known.
+        srckey: u16,
+        /// The receiver's call.
+        dstkey: u16,
     },
     /// A protocol without ports.
     None,
@@ -90,7 +97,7 @@ fn identify(addrs: Addrs, proto: u8, header: &[u8]) -> Option<Inner> {
             .map(U16::get)
     };
     let ports = match proto {
-        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => Ports::Ports {
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => Ports::Ports {
             sport: word(0)?,
             dport: word(2)?,
         },
@@ -102,6 +109,10 @@ fn identify(addrs: Addrs, proto: u8, header: &[u8]) -> Option<Inner> {
                 id: header.id.get(),
             }
         }
+        proto::GRE => Ports::Gre {
+            srckey: 0,
+            dstkey: gre::call_id(header)?,
+        },
         _ => Ports::None,
     };
     Some(Inner {

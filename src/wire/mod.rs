@@ -6,6 +6,7 @@
 pub mod build;
 pub mod checksum;
 pub mod ethernet;
+pub mod gre;
 pub mod icmp;
 pub mod inner;
 pub mod ipv4;

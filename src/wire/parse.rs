@@ -8,7 +8,7 @@ use super::checksum::{checksum, is_right_20};
 use super::ethernet::{self, VlanTag, ethertype};
 use super::parsed::{Addrs, Fragment, L3, L4, NO_VLAN, Parsed, TcpHeader};
 use super::proto;
-use super::{icmp, ipv4, ipv6, plain, sctp, tcp, udp};
+use super::{gre, icmp, ipv4, ipv6, plain, sctp, tcp, udp};
 use zerocopy::FromBytes;
 
 /// Parses the frame that starts with `data` (its first segment) and is `frame_len` bytes long.
@@ -216,6 +216,10 @@ fn transport(proto: u8, bytes: &[u8], len: usize, fragment: Fragment) -> L4 {
                 vtag: header.vtag.get(),
             },
             Err(_) => L4::Bad,
+        },
+        proto::GRE => match gre::call_id(bytes) {
+            Some(call_id) => L4::Gre { call_id },
+            None => L4::Bad,
         },
         _ => L4::Other,
     }

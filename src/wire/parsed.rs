@@ -135,6 +135,11 @@ pub enum L4 {
         /// Verification tag.
         vtag: u32,
     },
+    /// GRE.
+    Gre {
+        /// The receiver's number for a PPTP call; 0 where there is none.
+        call_id: u16,
+    },
     /// ICMP and ICMPv6, by `Parsed::proto`.
     Icmp {
         /// Type.

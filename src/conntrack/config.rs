@@ -17,6 +17,10 @@ pub struct Timeouts {
     pub udp_unreplied: Span,
     /// UDP streams.
     pub udp_replied: Span,
+    /// UDP-Lite before a reply.
+    pub udplite_unreplied: Span,
+    /// UDP-Lite in both directions.
+    pub udplite_replied: Span,
     /// ICMP queries.
     pub icmp: Span,
     /// ICMPv6 queries.
@@ -61,6 +65,8 @@ impl Default for Timeouts {
             tcp_unack: Span::secs(300),
             udp_unreplied: Span::secs(30),
             udp_replied: Span::secs(120),
+            udplite_unreplied: Span::secs(30),
+            udplite_replied: Span::secs(120),
             icmp: Span::secs(30),
             icmpv6: Span::secs(30),
             gre_unreplied: Span::secs(30),

@@ -799,7 +799,8 @@ fn quoted(data: &[u8], parsed: &Parsed, zone: u16) -> Option<Tuple> {
 #[inline]
 fn datagram(core: &mut Core, parsed: &Parsed, created: Ticks, now: Ticks, config: &Config) -> Span {
     match parsed.proto {
-        proto::UDP | proto::UDPLITE => udp::packet(core, created, now, &config.timeouts),
+        proto::UDP => udp::packet(core, created, now, &config.timeouts),
+        proto::UDPLITE => udp::lite(core, &config.timeouts),
         proto::GRE => gre::packet(core, &config.timeouts),
         proto::ICMP => config.timeouts.icmp,
         proto::ICMPV6 => config.timeouts.icmpv6,

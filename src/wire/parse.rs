@@ -187,7 +187,11 @@ fn transport(proto: u8, bytes: &[u8], len: usize, fragment: Fragment) -> L4 {
                 let claimed = usize::from(header.len.get());
                 let covers_header = claimed >= udp::HEADER_LEN;
                 let sound = match (proto, fragment) {
-                    (proto::UDPLITE, _) => claimed == 0 || (covers_header && claimed <= len),
+                    // The checksum is mandatory (RFC 3828 3.1).
+                    (proto::UDPLITE, _) => {
+                        (claimed == 0 || covers_header && claimed <= len)
+                            && header.checksum.get() != 0
+                    }
                     (_, Fragment::Whole) => covers_header && claimed <= len,
                     _ => covers_header,
                 };

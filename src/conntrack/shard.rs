@@ -790,6 +790,9 @@ impl Prepared {
 /// to the host that sent that packet, or anybody could claim to be RELATED.
 #[cold]
 fn quoted(data: &[u8], parsed: &Parsed, zone: u16) -> Option<Tuple> {
+    if !icmp::may_quote(parsed) {
+        return None;
+    }
     let inner = wire::inner(data, parsed)?;
     let tuple = Tuple::quoted(&inner, zone).reversed()?;
     (tuple.addrs.dst() == parsed.addrs.dst()).then_some(tuple)

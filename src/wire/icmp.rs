@@ -22,6 +22,12 @@ pub struct Header {
 /// Bytes of [`Header`].
 pub const HEADER_LEN: usize = size_of::<Header>();
 
+/// Bytes of an ICMPv6 redirect before its options: the header, target and destination
+/// (RFC 4861 4.5).
+pub const REDIRECT_LEN: usize = HEADER_LEN + 32;
+/// The option of a redirect that quotes the packet (RFC 4861 4.6.3), behind 8 bytes of its own.
+pub const OPTION_REDIRECTED: u8 = 4;
+
 /// ICMP types (IANA).
 pub mod v4 {
     #![allow(missing_docs)]

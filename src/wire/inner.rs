@@ -47,14 +47,18 @@ pub enum Ports {
     None,
 }
 
-/// Reads the packet quoted by the ICMP error `parsed` in `data`. `None` if too little of it is
+/// Reads the packet quoted by the ICMP error or redirect `parsed` in `data`. `None` if too little of it is
 /// there, or it is a later fragment.
 pub fn inner(data: &[u8], parsed: &Parsed) -> Option<Inner> {
-    let L4::Icmp { .. } = parsed.l4 else {
+    let L4::Icmp { ty, .. } = parsed.l4 else {
         return None;
     };
-    let start = usize::from(parsed.l4_offset) + icmp::HEADER_LEN;
-    let quoted = data.get(start..data.len().min(usize::from(parsed.end)))?;
+    let start = usize::from(parsed.l4_offset);
+    let message = data.get(start..data.len().min(usize::from(parsed.end)))?;
+    let quoted = match (parsed.proto, ty) {
+        (proto::ICMPV6, icmp::v6::REDIRECT) => redirected(message)?,
+        _ => message.get(icmp::HEADER_LEN..)?,
+    };
     match parsed.l3 {
         L3::Ipv4 => {
             let (header, _) = ipv4::Header::ref_from_prefix(quoted).ok()?;
@@ -86,6 +90,15 @@ pub fn inner(data: &[u8], parsed: &Parsed) -> Option<Inner> {
             }
             identify(addrs, found.proto, &quoted[found.offset..])
         }
+        _ => None,
+    }
+}
+
+/// What an ICMPv6 redirect quotes, if that is its first option; Linux looks no further.
+fn redirected(message: &[u8]) -> Option<&[u8]> {
+    match message.get(icmp::REDIRECT_LEN..)? {
+        [_, 0, ..] => None,
+        option @ [icmp::OPTION_REDIRECTED, _, ..] => option.get(8..),
         _ => None,
     }
 }

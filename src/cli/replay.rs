@@ -8,7 +8,6 @@ use crate::base::hash::HashKey;
 use crate::base::time::Now;
 use crate::conntrack::record::FlowRecord;
 use crate::conntrack::types::CtState;
-use crate::control::protocol;
 use crate::dataplane::capture::{Capture, Captured};
 use crate::pipeline::{By, Counters, Disposition, DropReason, Pipeline, Slot};
 use crate::policy::{self, Compiled, PortId};
@@ -64,7 +63,7 @@ impl From<FlowRecord> for CtLine {
 
 /// A protocol's name, or its number.
 fn proto_name(number: u8) -> Cow<'static, str> {
-    match protocol::proto_name(number) {
+    match policy::protocol_name(number) {
         Some(name) => name.into(),
         None => number.to_string().into(),
     }

@@ -27,6 +27,7 @@ pub use model::{
     IcmpMatch, IcmpType, Limit, Log, MAX_JUMPS, Matches, Policy, Port, ProtoSet, RejectWith, Rule,
     System, Workers,
 };
+pub use names::protocol_name;
 pub use ranges::{AddrSet, BadRange, IpRange, U16Set};
 pub use restart::restart_needed;
 

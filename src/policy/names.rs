@@ -11,11 +11,22 @@ use crate::conntrack::types::proto;
 pub(super) const PROTOCOLS: &[(&str, u8)] = &[
     ("icmp", proto::ICMP),
     ("igmp", proto::IGMP),
+    ("ggp", 3),
     ("ipip", 4),
+    ("st", 5),
     ("tcp", proto::TCP),
     ("egp", proto::EGP),
+    ("igp", 9),
+    ("pup", 12),
     ("udp", proto::UDP),
+    ("mux", proto::MUX),
+    ("hmp", 20),
+    ("xns-idp", 22),
+    ("rdp", 27),
+    ("netblt", proto::NETBLT),
     ("dccp", proto::DCCP),
+    ("xtp", 36),
+    ("ddp", 37),
     ("ipv6", 41),
     ("rsvp", 46),
     ("gre", proto::GRE),
@@ -25,12 +36,20 @@ pub(super) const PROTOCOLS: &[(&str, u8)] = &[
     ("ipv6-icmp", proto::ICMPV6),
     ("eigrp", 88),
     ("ospf", proto::OSPF),
+    ("etherip", 97),
+    ("encap", 98),
     ("pim", 103),
     ("comp", 108),
     ("vrrp", 112),
     ("l2tp", 115),
+    ("isis", 124),
     ("sctp", proto::SCTP),
     ("udplite", proto::UDPLITE),
+    ("manet", 138),
+    ("hip", 139),
+    ("shim6", 140),
+    ("wesp", 141),
+    ("rohc", 142),
 ];
 
 /// ICMP types.
@@ -148,6 +167,12 @@ pub(super) fn number<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
         .map(|(_, value)| *value)
 }
 
+/// What policy and `replay` call a protocol.
+pub fn protocol_name(number: u8) -> Option<&'static str> {
+    let found = PROTOCOLS.iter().find(|(_, known)| *known == number);
+    found.map(|(name, _)| *name)
+}
+
 /// The names of a table.
 pub(super) fn names<T>(table: &[(&'static str, T)]) -> impl Iterator<Item = &'static str> {
     table.iter().map(|(name, _)| *name)
@@ -184,6 +209,17 @@ mod tests {
         ] {
             assert_eq!(parse_number(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn protocols_are_called_as_conntrack_calls_them_where_it_has_a_name() {
+        for (name, number) in [("icmp", 1), ("icmpv6", 58), ("sctp", 132), ("udplite", 136)] {
+            assert_eq!(protocol_name(number), Some(name));
+        }
+        for (name, number) in [("egp", 8), ("mux", 18), ("netblt", 30), ("ospf", 89)] {
+            assert_eq!(protocol_name(number), Some(name));
+        }
+        assert_eq!(protocol_name(253), None);
     }
 
     #[test]

@@ -72,7 +72,9 @@ impl Checker<'_> {
     }
 
     fn timeouts(&mut self, node: &Node, timeouts: &mut Timeouts) {
-        let keys = &["tcp", "udp", "icmp", "icmpv6", "sctp", "generic"];
+        let keys = &[
+            "tcp", "udp", "udplite", "icmp", "icmpv6", "gre", "sctp", "generic",
+        ];
         let Some(fields) = self.fields(node, "`timeouts`", keys, &[]) else {
             return;
         };
@@ -87,12 +89,26 @@ impl Checker<'_> {
                 self.timeout(&tcp, "unack", &mut timeouts.tcp_unack);
             }
         }
-        if let Some(node) = fields.get("udp")
-            && let Some(udp) = self.fields(node, "`udp` timeouts", &["unreplied", "replied"], &[])
-        {
-            self.timeout(&udp, "unreplied", &mut timeouts.udp_unreplied);
-            self.timeout(&udp, "replied", &mut timeouts.udp_replied);
-        }
+        self.answered(
+            &fields,
+            "udp",
+            &mut timeouts.udp_unreplied,
+            &mut timeouts.udp_replied,
+        );
+        // Linux has no sysctls for UDP-Lite: it goes by those of UDP.
+        timeouts.udplite_unreplied = timeouts.udp_unreplied;
+        timeouts.udplite_replied = timeouts.udp_replied;
+        let (unreplied, replied) = (
+            &mut timeouts.udplite_unreplied,
+            &mut timeouts.udplite_replied,
+        );
+        self.answered(&fields, "udplite", unreplied, replied);
+        self.answered(
+            &fields,
+            "gre",
+            &mut timeouts.gre_unreplied,
+            &mut timeouts.gre_replied,
+        );
         if let Some(node) = fields.get("sctp") {
             let keys = SCTP_TIMEOUTS.map(|(name, _)| name);
             if let Some(sctp) = self.fields(node, "`sctp` timeouts", &keys, &[]) {
@@ -104,6 +120,23 @@ impl Checker<'_> {
         self.timeout(&fields, "icmp", &mut timeouts.icmp);
         self.timeout(&fields, "icmpv6", &mut timeouts.icmpv6);
         self.timeout(&fields, "generic", &mut timeouts.generic);
+    }
+
+    /// The two timeouts of a protocol without states.
+    fn answered(
+        &mut self,
+        fields: &Fields<'_>,
+        proto: &str,
+        unreplied: &mut Span,
+        replied: &mut Span,
+    ) {
+        let title = format!("`{proto}` timeouts");
+        if let Some(node) = fields.get(proto)
+            && let Some(both) = self.fields(node, &title, &["unreplied", "replied"], &[])
+        {
+            self.timeout(&both, "unreplied", unreplied);
+            self.timeout(&both, "replied", replied);
+        }
     }
 
     fn timeout(&mut self, fields: &Fields<'_>, key: &str, timeout: &mut Span) {

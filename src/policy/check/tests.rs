@@ -97,6 +97,10 @@ conntrack:
     icmp: 14
     icmpv6: 15
     generic: 16
+    gre: {{ unreplied: 17, replied: 18 }}
+    udplite: {{ replied: 19 }}
+    sctp: {{ closed: 20, cookie_wait: 21, cookie_echoed: 22, established: 23, shutdown_sent: 24,
+            shutdown_recd: 25, shutdown_ack_sent: 26, heartbeat_sent: 27 }}
   tcp: {{ loose: false, be_liberal: true, max_retrans: 7, ignore_invalid_rst: on }}
 chains: {{ forward: {{ policy: accept }} }}
 "
@@ -129,8 +133,17 @@ chains: {{ forward: {{ policy: accept }} }}
         t.icmp,
         t.icmpv6,
         t.generic,
+        t.gre_unreplied,
+        t.gre_replied,
+        t.udplite_unreplied, // as UDP's, where nothing else is said
+        t.udplite_replied,
     ];
-    assert_eq!(rest.map(Span::as_secs), [10, 11, 12, 13, 14, 15, 16]);
+    assert_eq!(
+        rest.map(Span::as_secs),
+        [10, 11, 12, 13, 14, 15, 16, 17, 18, 12, 19]
+    );
+    let sctp = t.sctp.map(Span::as_secs);
+    assert_eq!(sctp[1..], [20, 21, 22, 23, 24, 25, 26, 27]);
 }
 
 #[test]
@@ -450,6 +463,22 @@ fn bad_sections() {
         (
             "conntrack: { timeouts: { tcp: { establised: 5d } } }",
             vec!["4:33 10 unknown key `establised` in `tcp` timeouts"],
+        ),
+        (
+            "conntrack: { timeouts: { sctp: { cookie_wiat: 5 } } }",
+            vec!["4:34 11 unknown key `cookie_wiat` in `sctp` timeouts"],
+        ),
+        (
+            "conntrack: { timeouts: { gre: { stream: 5 } } }",
+            vec!["4:33 6 unknown key `stream` in `gre` timeouts"],
+        ),
+        (
+            "conntrack: { timeouts: { udplite: { replied: never } } }",
+            vec!["4:46 5 `never` is not a length of time"],
+        ),
+        (
+            "conntrack: { timeouts: { dccp: { partopen: 5 } } }",
+            vec!["4:26 4 unknown key `dccp` in `timeouts`"],
         ),
         (
             "conntrack: { timeouts: { icmp: 0 } }",

@@ -38,6 +38,11 @@ AT(vlan_tci_outer, 52, 2);
 AT(buf_len, 54, 2);
 AT(pool, 56, 8);
 
+/* What the packet path reads of ol_flags, written down in its mempool.rs. */
+_Static_assert(RTE_MBUF_F_RX_L4_CKSUM_BAD == 1ULL << 3, "flag has moved");
+_Static_assert(RTE_MBUF_F_RX_L4_CKSUM_GOOD == 1ULL << 8, "flag has moved");
+_Static_assert(RTE_MBUF_F_RX_L4_CKSUM_NONE == (1ULL << 3 | 1ULL << 8), "flag has moved");
+
 uint16_t sw_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n)
 {
 	return rte_eth_rx_burst(port, queue, pkts, n);
@@ -212,8 +217,13 @@ int sw_port_configure(uint16_t port, const struct sw_port_conf *conf)
 	eth.rxmode.mtu = conf->mtu;
 	/* A buffer may come from any pool, so that fast free is out; chains are wanted. */
 	eth.txmode.offloads = RTE_ETH_TX_OFFLOAD_MULTI_SEGS & info.tx_offload_capa;
+	/* Devices that look at transport checksums say what they found in ol_flags. A tap has no
+	 * hardware that could: its driver reads the packet on this core, as the packet path would. */
+	if (info.driver_name == NULL || strcmp(info.driver_name, "net_tap") != 0)
+		eth.rxmode.offloads = (RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM) &
+				      info.rx_offload_capa;
 	if (conf->scatter)
-		eth.rxmode.offloads = RTE_ETH_RX_OFFLOAD_SCATTER & info.rx_offload_capa;
+		eth.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER & info.rx_offload_capa;
 	if (conf->rss_hf != 0) {
 		eth.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		eth.rx_adv_conf.rss_conf.rss_hf = conf->rss_hf;

@@ -84,6 +84,8 @@ pub struct Config {
     pub max: u32,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// `nf_conntrack_checksum`: a wrong transport checksum makes a packet INVALID.
+    pub checksum: bool,
     /// `nf_conntrack_tcp_loose`: pick up flows mid-stream.
     pub tcp_loose: bool,
     /// `nf_conntrack_tcp_be_liberal`: out-of-window segments are not INVALID.
@@ -99,6 +101,7 @@ impl Default for Config {
         Self {
             max: 262_144,
             timeouts: Timeouts::default(),
+            checksum: true,
             tcp_loose: true,
             tcp_be_liberal: false,
             tcp_max_retrans: 3,

@@ -354,6 +354,9 @@ impl Shard {
         if notrack {
             return Tracked::without_flow(CtState::Untracked);
         }
+        if config.checksum && !wire::verify::is_right(data, parsed) {
+            return self.invalid();
+        }
         match self.usual(data, parsed, prepared, now, config) {
             Some(tracked) => tracked,
             None => self.track_any(data, parsed, prepared, now, config),

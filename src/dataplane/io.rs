@@ -5,6 +5,7 @@
 //! burst, except through the frame itself.
 
 use crate::policy::PortId;
+use crate::wire::Checksum;
 use arrayvec::ArrayVec;
 
 /// Frames in one burst.
@@ -21,6 +22,11 @@ pub trait Frame: Send + std::fmt::Debug {
     fn data_mut(&mut self) -> &mut [u8];
     /// Bytes of the whole frame, all segments.
     fn frame_len(&self) -> usize;
+    /// What the port found out about the transport checksum.
+    #[inline]
+    fn l4_sum(&self) -> Checksum {
+        Checksum::Unknown
+    }
 }
 
 /// One worker's ports.

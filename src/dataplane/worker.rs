@@ -198,6 +198,15 @@ impl<I: Io> Core<I> {
         &self.shared.workers[self.id]
     }
 
+    /// First stage for `frame`, which came in by `port`, into the slot number `at`.
+    #[inline]
+    fn prepare(&mut self, at: usize, policy: &Compiled, port: PortId, frame: &I::Buf) {
+        let slot = &mut self.slots[at];
+        let (data, len) = (frame.data(), frame.frame_len());
+        self.pipeline.prepare(slot, policy, port, data, len);
+        slot.parsed.l4_sum = frame.l4_sum();
+    }
+
     /// Takes a burst from `port`.
     fn receive(&mut self, policy: &Compiled, now: Now, port: PortId) -> usize {
         let mut arrived = Batch::new();
@@ -211,10 +220,9 @@ impl<I: Io> Core<I> {
         for frame in arrived {
             bytes += frame.frame_len() as u64;
             // The slot of a frame that is handed over serves the next one.
-            let slot = &mut self.slots[frames.len()];
-            let (data, len) = (frame.data(), frame.frame_len());
-            self.pipeline.prepare(slot, policy, port, data, len);
-            let owner = self.steer.owner(slot.prepared.key(), self.id);
+            self.prepare(frames.len(), policy, port, &frame);
+            let prepared = &self.slots[frames.len()].prepared;
+            let owner = self.steer.owner(prepared.key(), self.id);
             if owner == self.id {
                 frames.push(frame);
             } else {
@@ -248,9 +256,7 @@ impl<I: Io> Core<I> {
             let Some(Handed { frame, port }) = self.rings.pop(worker) else {
                 break;
             };
-            let (data, len) = (frame.data(), frame.frame_len());
-            let slot = &mut self.slots[frames.len()];
-            self.pipeline.prepare(slot, policy, port, data, len);
+            self.prepare(frames.len(), policy, port, &frame);
             frames.push(frame);
             ports.push(port);
         }

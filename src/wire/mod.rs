@@ -18,7 +18,8 @@ pub mod proto;
 pub mod sctp;
 pub mod tcp;
 pub mod udp;
+pub mod verify;
 
 pub use inner::{Inner, inner};
 pub use parse::{parse, parse_into};
-pub use parsed::{Addrs, Fragment, L3, L4, NO_VLAN, Parsed, TcpHeader};
+pub use parsed::{Addrs, Checksum, Fragment, L3, L4, NO_VLAN, Parsed, TcpHeader};

@@ -1,5 +1,5 @@
 //! What the one-pass parse leaves behind: offsets and the header fields that later stages read,
-//! so that nobody looks at the frame twice. Plain values, 96 bytes, no borrow of the frame.
+//! so that nobody looks at the headers twice. Plain values, 96 bytes, no borrow of the frame.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -30,8 +30,22 @@ pub struct Parsed {
     pub dscp: u8,
     /// Whether the datagram is whole.
     pub fragment: Fragment,
+    /// What the port said of the transport checksum; [`super::parse()`] leaves it unknown.
+    pub l4_sum: Checksum,
     /// Length of the whole frame in bytes.
     pub frame_len: u32,
+}
+
+/// What a port knows of a frame's transport checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// The NIC found it right.
+    Good,
+    /// The NIC found it wrong.
+    Bad,
 }
 
 /// `Parsed::vlan` of an untagged frame.
@@ -187,6 +201,7 @@ impl Parsed {
         ttl: 0,
         dscp: 0,
         fragment: Fragment::Whole,
+        l4_sum: Checksum::Unknown,
         frame_len: 0,
     };
 
@@ -219,5 +234,15 @@ impl Parsed {
     /// Length of the IP datagram in bytes (what `length` matches); 0 where there is none.
     pub fn ip_len(&self) -> u16 {
         self.end.saturating_sub(self.l3_offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parsed_frame_is_a_line_and_a_half() {
+        assert_eq!(size_of::<Parsed>(), 96);
     }
 }

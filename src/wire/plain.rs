@@ -3,7 +3,7 @@
 //! the general parse, which a test holds.
 
 use super::checksum::is_right_20;
-use super::parsed::{Addrs, Fragment, L3, L4, NO_VLAN, Parsed, TcpHeader};
+use super::parsed::{Addrs, Checksum, Fragment, L3, L4, NO_VLAN, Parsed, TcpHeader};
 use super::{ethernet, ipv4, proto, tcp, udp};
 
 /// Ethernet and IPv4 headers.
@@ -73,6 +73,7 @@ pub(super) fn parse(parsed: &mut Parsed, data: &[u8], frame_len: usize) -> bool 
         ttl: head[22],
         dscp: head[15] >> 2,
         fragment: Fragment::Whole,
+        l4_sum: Checksum::Unknown,
         frame_len: frame_len as u32,
     };
     true

@@ -13,6 +13,7 @@
 use super::eal::Eal;
 use super::error::{DpdkError, Log, errno, reason};
 use crate::dataplane::io::Frame;
+use crate::wire::Checksum;
 use dpdk_sys::{rte_mbuf, rte_mempool};
 use std::ffi::CString;
 use std::ptr::NonNull;
@@ -188,6 +189,11 @@ impl Drop for Mempool {
     }
 }
 
+/// Receive flags of the transport checksum (`RTE_MBUF_F_RX_L4_CKSUM_*`; `shim.c` asserts them).
+const SUM_BAD: u64 = 1 << 3;
+const SUM_GOOD: u64 = 1 << 8;
+const SUM_MASK: u64 = SUM_BAD | SUM_GOOD;
+
 /// A buffer with a frame in it. Dropping it gives it back to its pool.
 ///
 /// It is the pointer alone: an array of these is what DPDK's bursts take and fill.
@@ -250,6 +256,15 @@ impl Frame for Mbuf {
     #[inline]
     fn frame_len(&self) -> usize {
         self.header().pkt_len as usize
+    }
+
+    #[inline]
+    fn l4_sum(&self) -> Checksum {
+        match self.header().ol_flags & SUM_MASK {
+            SUM_GOOD | SUM_MASK => Checksum::Good, // both: not in the frame, but verified
+            SUM_BAD => Checksum::Bad,
+            _ => Checksum::Unknown,
+        }
     }
 }
 

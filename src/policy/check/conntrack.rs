@@ -37,7 +37,7 @@ const SCTP_TIMEOUTS: [(&str, SctpState); 8] = [
 impl Checker<'_> {
     pub(super) fn conntrack(&mut self, node: &Node) -> Config {
         let mut config = Config::default();
-        let keys = &["max", "timeouts", "tcp"];
+        let keys = &["max", "timeouts", "tcp", "checksum"];
         let Some(fields) = self.fields(node, "`conntrack`", keys, &["timeouts", "tcp"]) else {
             return config;
         };
@@ -49,6 +49,12 @@ impl Checker<'_> {
         }
         if let Some(node) = fields.get("timeouts") {
             self.timeouts(node, &mut config.timeouts);
+        }
+        if let Some(checksum) = fields
+            .get("checksum")
+            .and_then(|node| self.boolean(node, "checksum"))
+        {
+            config.checksum = checksum;
         }
         let keys = &["loose", "be_liberal", "max_retrans", "ignore_invalid_rst"];
         if let Some(fields) = fields

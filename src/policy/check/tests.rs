@@ -102,6 +102,7 @@ conntrack:
     sctp: {{ closed: 20, cookie_wait: 21, cookie_echoed: 22, established: 23, shutdown_sent: 24,
             shutdown_recd: 25, shutdown_ack_sent: 26, heartbeat_sent: 27 }}
   tcp: {{ loose: false, be_liberal: true, max_retrans: 7, ignore_invalid_rst: on }}
+  checksum: false
 chains: {{ forward: {{ policy: accept }} }}
 "
     );
@@ -118,6 +119,7 @@ chains: {{ forward: {{ policy: accept }} }}
     );
     let config = &model.conntrack;
     assert_eq!((config.max, config.tcp_max_retrans), (1000, 7));
+    assert!(!config.checksum);
     assert!(!config.tcp_loose && config.tcp_be_liberal && config.tcp_ignore_invalid_rst);
     let t = &config.timeouts;
     let tcp: Vec<_> = TcpState::ALL[1..]

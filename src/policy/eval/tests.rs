@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::model::RejectWith;
 use crate::policy::{RuleInfo, compile, parse, restart_needed};
-use crate::wire::parsed::TcpHeader;
+use crate::wire::parsed::{Checksum, TcpHeader};
 
 /// A 60-byte IPv4 packet, 10.0.0.1 to 10.0.0.2.
 fn ip4(number: u8, l4: L4) -> Parsed {
@@ -26,6 +26,7 @@ fn ip4(number: u8, l4: L4) -> Parsed {
         ttl: 64,
         dscp: 0,
         fragment: Fragment::Whole,
+        l4_sum: Checksum::Unknown,
         frame_len: 60,
     }
 }

@@ -1,17 +1,18 @@
 //! The judge: a router of nothing but Linux, between two links that no stack answers on.
 //!
 //! Frames enter by the outer ends of two veth pairs; an nftables chain right behind nf_conntrack
-//! reports state and direction of each, and ctnetlink the flow after it. The part that needs
-//! packet and netlink sockets is `oracle.py`, fed over a pipe: about 0.2 ms a packet.
+//! reports state and direction of each, others the verdict, and ctnetlink the flow after it. The
+//! part that needs packet and netlink sockets is `oracle.py`, fed over a pipe: about 0.2 ms a packet.
 
-use crate::settings::Settings;
+use crate::group::{Group, ROOM};
+use crate::timing::JIFFY;
+use crate::tuple::Tuple;
 use crate::view::{FlowView, View};
-use shardwall::base::time::Now;
 use shardwall::cli::lab::{LabError, Namespace, run};
-use shardwall::conntrack::types::{CtState, Dir, TcpState};
+use shardwall::conntrack::types::TcpState;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 /// MAC address of the router's leg on each side.
 pub(crate) const LEGS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
@@ -24,32 +25,27 @@ pub(crate) const KIND: &str = "kt";
 
 const SCRIPT: &str = include_str!("oracle.py");
 
-/// One report per packet, from behind the tracker.
-const RULES: &str = r#"
-table inet oracle {
-    chain look {
-        type filter hook prerouting priority -150;
-        ct state untracked log group 5 prefix "untracked -" accept
-        ct state invalid log group 5 prefix "invalid -" accept
-        ct state new ct direction original log group 5 prefix "new original" accept
-        ct state new ct direction reply log group 5 prefix "new reply" accept
-        ct state established ct direction original log group 5 prefix "established original" accept
-        ct state established ct direction reply log group 5 prefix "established reply" accept
-        ct state related ct direction original log group 5 prefix "related original" accept
-        ct state related ct direction reply log group 5 prefix "related reply" accept
-    }
-}
-"#;
+/// How many flows the kernel keeps: nobody but the system may change that.
+const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+/// A table that is too big to be filled for a test.
+const TOO_BIG: u32 = 1 << 19;
 
 /// What the kernel made of a frame.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// When it was sent.
-    pub(crate) sent: Now,
-    /// How long until the answer was complete.
-    pub(crate) took: Duration,
+    /// When it was sent, in nanoseconds of the system's own clock.
+    pub(crate) sent: u64,
+    /// How many nanoseconds until the answer was complete.
+    pub(crate) took: u64,
     /// The judgement.
     pub(crate) view: View,
+}
+
+impl Answer {
+    /// How far the kernel's clock may be from the time of sending, in milliseconds.
+    pub(crate) fn slack(&self) -> u64 {
+        self.took / 1_000_000 + 1 + JIFFY
+    }
 }
 
 /// The router, and who feeds it.
@@ -63,8 +59,8 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    /// Builds router number `at`.
-    pub(crate) fn new(at: usize, settings: &Settings) -> Result<Self, LabError> {
+    /// Builds router number `at`, which plays `group`.
+    pub(crate) fn new(at: usize, group: &Group) -> Result<Self, LabError> {
         let tag = format!("{KIND}{}-{at}", std::process::id());
         let router = Namespace::new(format!("{tag}-router"))?;
         let ends = Namespace::new(format!("{tag}-ends"))?;
@@ -80,15 +76,15 @@ impl Oracle {
             "net.ipv4.conf.all.rp_filter=0",
             "net.ipv6.conf.all.forwarding=1",
         ])?;
-        inside(&["nft", RULES])?;
+        inside(&["nft", &group.ruleset()])?;
         // Only now does the namespace track anything.
-        let sysctls = settings.sysctls();
+        let sysctls = group.sysctls();
         let sysctls: Vec<&str> = sysctls.iter().map(String::as_str).collect();
         inside(&[&["sysctl", "-qw"], sysctls.as_slice()].concat())?;
         let words = ["netns", "exec", router.name(), "python3", "-c", SCRIPT];
         let mut process = Command::new("ip")
             .args(words)
-            .arg(ends.name())
+            .args([ends.name(), &at.to_string()])
             .args(NAMES)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -102,26 +98,69 @@ impl Oracle {
         let mut line = String::new();
         answers.read_line(&mut line).expect("is a pipe");
         assert_eq!(line.trim(), "ready", "the oracle did not start");
-        Ok(Self {
+        let mut oracle = Self {
             process,
             requests,
             answers,
             _router: router,
             _ends: ends,
-        })
+        };
+        if group.full {
+            oracle.fill();
+        }
+        Ok(oracle)
     }
 
-    /// Sends `frame` from `side` and says what became of the flow of conversation `label`.
-    pub(crate) fn ask(&mut self, label: u32, side: usize, frame: &[u8]) -> Answer {
-        let mut request = label.to_ne_bytes().to_vec();
-        request.extend((side as u16).to_ne_bytes());
-        request.extend((frame.len() as u16).to_ne_bytes());
-        request.extend(frame);
-        self.requests.write_all(&request).expect("the oracle lives");
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("the oracle lives");
+    /// Whether the table of the group `full` can be filled here.
+    pub(crate) fn can_fill() -> bool {
+        max().is_some_and(|max| (ROOM + 1..TOO_BIG).contains(&max))
+    }
+
+    /// Leaves room for [`ROOM`] flows.
+    fn fill(&mut self) {
+        let count = max().expect("a number") - ROOM;
+        self.request(3, 0, &count.to_ne_bytes(), &[]);
+        assert_eq!(self.line(), count.to_string(), "flows that were added");
+    }
+
+    /// Sends `frame` from `side` and says what became of `flow`, which it belongs to.
+    pub(crate) fn ask(&mut self, side: usize, frame: &[u8], flow: Option<Tuple>) -> Answer {
+        let (family, name) = flow.map_or((0, Vec::new()), |flow| flow.request());
+        self.request(side as u16, family.into(), frame, &name);
+        let line = self.line();
         parse(&line).unwrap_or_else(|| panic!("the oracle said {line:?}"))
     }
+
+    /// Every flow in its table.
+    pub(crate) fn table(&mut self) -> Vec<Tuple> {
+        self.request(2, 0, &[], &[]);
+        let count: usize = self.line().parse().expect("a number");
+        let names = (0..count).map(|_| {
+            let line = self.line();
+            parse_tuple(&line).unwrap_or_else(|| panic!("the oracle said {line:?}"))
+        });
+        names.collect()
+    }
+
+    fn request(&mut self, what: u16, family: u16, frame: &[u8], name: &[u8]) {
+        let mut request = Vec::new();
+        for word in [what, family, frame.len() as u16, name.len() as u16] {
+            request.extend(word.to_ne_bytes());
+        }
+        request.extend(frame);
+        request.extend(name);
+        self.requests.write_all(&request).expect("the oracle lives");
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("the oracle lives");
+        line.trim_end().to_owned()
+    }
+}
+
+fn max() -> Option<u32> {
+    fs::read_to_string(MAX).ok()?.trim().parse().ok()
 }
 
 impl Drop for Oracle {
@@ -163,10 +202,10 @@ fn wire(router: &Namespace, ends: &Namespace, side: usize) -> Result<(), LabErro
     run(&["sh", "-c", &script]).map(drop)
 }
 
-/// Reads `sent took state dir -` or `sent took state dir status timeout tcp`.
+/// Reads `sent took state dir verdict -` or `sent took state dir verdict status timeout tcp`.
 fn parse(line: &str) -> Option<Answer> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [sent, took, state, dir, flow @ ..] = words.as_slice() else {
+    let [sent, took, state, dir, verdict, flow @ ..] = words.as_slice() else {
         return None;
     };
     let flow = match flow {
@@ -174,7 +213,7 @@ fn parse(line: &str) -> Option<Answer> {
         [status, timeout, tcp] => {
             let status: u32 = status.parse().ok()?;
             Some(FlowView {
-                tcp: TcpState::ALL[tcp.parse::<usize>().ok()?],
+                tcp: *TcpState::ALL.get(tcp.parse::<usize>().ok()?)?,
                 timeout: timeout.parse().ok()?,
                 seen_reply: status & 2 != 0,
                 assured: status & 4 != 0,
@@ -182,16 +221,29 @@ fn parse(line: &str) -> Option<Answer> {
         }
         _ => return None,
     };
-    let dirs = [Dir::Original, Dir::Reply];
     Some(Answer {
-        sent: Now::from_nanos(sent.parse().ok()?),
-        took: Duration::from_nanos(took.parse().ok()?),
+        sent: sent.parse().ok()?,
+        took: took.parse().ok()?,
         view: View {
-            state: CtState::ALL
-                .into_iter()
-                .find(|known| known.name() == *state),
-            dir: dirs.into_iter().find(|known| known.name() == *dir),
+            verdict: (*verdict).into(),
+            state: (*state).into(),
+            dir: (*dir).into(),
             flow,
         },
+    })
+}
+
+/// Reads `protocol source destination from to`.
+fn parse_tuple(line: &str) -> Option<Tuple> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [proto, src, dst, from, to] = words.as_slice() else {
+        return None;
+    };
+    Some(Tuple {
+        proto: proto.parse().ok()?,
+        src: src.parse().ok()?,
+        dst: dst.parse().ok()?,
+        from: from.parse().ok()?,
+        to: to.parse().ok()?,
     })
 }

@@ -1,6 +1,6 @@
-//! Settings that both sides have: the kernel as sysctls, ours as a configuration.
+//! Settings that both sides have: the kernel as sysctls, ours as the policy's `conntrack`.
 
-use crate::scenario::Random;
+use crate::random::Random;
 use shardwall::base::time::Span;
 use shardwall::conntrack::config::Config;
 use shardwall::conntrack::types::TcpState;
@@ -23,8 +23,8 @@ const STATES: [(&str, TcpState); 8] = [
 ];
 
 impl Settings {
-    /// Any of them. One time in three, flows expire during conversations.
-    pub(crate) fn random(random: &mut Random) -> Self {
+    /// Any of them, with timeouts that no conversation outlives, or (`hasty`) mostly does.
+    pub(crate) fn random(random: &mut Random, hasty: bool) -> Self {
         let mut config = Config {
             tcp_loose: random.chance(70),
             tcp_be_liberal: random.chance(40),
@@ -32,10 +32,21 @@ impl Settings {
             tcp_max_retrans: random.pick(&[0, 1, 2, 3, 5]),
             ..Config::default()
         };
-        let hasty = random.chance(33);
+        Self::timeouts(&mut config, random, hasty);
+        Self(config)
+    }
+
+    /// The defaults but for timeouts of 1 to 3 seconds.
+    pub(crate) fn hasty(random: &mut Random) -> Self {
+        let mut config = Config::default();
+        Self::timeouts(&mut config, random, true);
+        Self(config)
+    }
+
+    fn timeouts(config: &mut Config, random: &mut Random, hasty: bool) {
         let mut timeout = || {
             Span::secs(match hasty {
-                true => 2 + random.below(4) as u32,
+                true => 1 + random.below(3) as u32,
                 false => 60 + random.below(1_000) as u32,
             })
         };
@@ -56,7 +67,6 @@ impl Settings {
         for state in tcp {
             t.tcp[state] = timeout();
         }
-        Self(config)
     }
 
     /// The kernel's names and values.
@@ -95,6 +105,40 @@ impl Settings {
             .into_iter()
             .map(|(name, value)| format!("net.netfilter.nf_conntrack_{name}={value}"))
             .collect()
+    }
+
+    /// The section of our policy.
+    pub(crate) fn yaml(&self, max: u32) -> String {
+        let Config {
+            timeouts: t,
+            tcp_loose,
+            tcp_be_liberal,
+            tcp_max_retrans,
+            tcp_ignore_invalid_rst,
+            ..
+        } = &self.0;
+        let states = STATES.map(|(name, state)| format!("{name}: {}", t.tcp[state as usize].as_secs()));
+        format!(
+            "conntrack:
+  max: {max}
+  timeouts:
+    tcp: {{ {}, retrans: {}, unack: {} }}
+    udp: {{ unreplied: {}, replied: {} }}
+    icmp: {}
+    icmpv6: {}
+    generic: {}
+  tcp: {{ loose: {tcp_loose}, be_liberal: {tcp_be_liberal}, max_retrans: {tcp_max_retrans}, \
+             ignore_invalid_rst: {tcp_ignore_invalid_rst} }}
+",
+            states.join(", "),
+            t.tcp_retrans.as_secs(),
+            t.tcp_unack.as_secs(),
+            t.udp_unreplied.as_secs(),
+            t.udp_replied.as_secs(),
+            t.icmp.as_secs(),
+            t.icmpv6.as_secs(),
+            t.generic.as_secs(),
+        )
     }
 }
 

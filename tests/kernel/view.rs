@@ -1,16 +1,18 @@
-//! What is compared: the judgement on a packet and the flow after it, whoever says so.
+//! What is compared: the judgement on a packet and its flow after it, whoever says so.
 
-use shardwall::conntrack::types::{CtState, Dir, TcpState};
+use shardwall::conntrack::types::TcpState;
 use std::fmt;
 
 /// One side's opinion of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct View {
-    /// What it is; `None` if it never came to the tracker.
-    pub(crate) state: Option<CtState>,
-    /// Its direction in its flow.
-    pub(crate) dir: Option<Dir>,
-    /// The conversation's flow right after it.
+    /// `accept`, `drop` or `reject`, if a rule had a say; `-` if the packet ended before.
+    pub(crate) verdict: String,
+    /// What it is; `-` if that was never said.
+    pub(crate) state: String,
+    /// Its direction in its flow, or `-`.
+    pub(crate) dir: String,
+    /// Its flow right after it.
     pub(crate) flow: Option<FlowView>,
 }
 
@@ -27,11 +29,16 @@ pub(crate) struct FlowView {
     pub(crate) assured: bool,
 }
 
+impl View {
+    /// Nothing said: the packet is held, or was dropped before any rule.
+    pub(crate) fn silent(&self) -> bool {
+        self.verdict == "-" && self.state == "-"
+    }
+}
+
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.map_or("-", CtState::name);
-        let dir = self.dir.map_or("-", Dir::name);
-        write!(f, "{state} {dir}")?;
+        write!(f, "{} {} {}", self.state, self.dir, self.verdict)?;
         let Some(flow) = self.flow else {
             return write!(f, ", no flow");
         };

@@ -1,0 +1,303 @@
+//! What conversations are played under: settings and rules, in the kernel's words and in ours.
+
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::settings::Settings;
+use shardwall::conntrack::config::Config;
+use std::fmt;
+use std::fmt::Write;
+
+/// A rule in both languages.
+#[derive(Debug)]
+struct Rule {
+    /// The matches of a rule of a policy.
+    ours: &'static str,
+    /// The same for nft.
+    kernel: &'static str,
+    action: Action,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Accept,
+    Drop,
+    /// In our words and in nft's.
+    Reject(&'static str, &'static str),
+}
+
+/// Rules of the chain before tracking: all of them `notrack`.
+const NOTRACK: [(&str, &str); 6] = [
+    ("proto: tcp, dport: 81", "tcp dport 81"),
+    ("proto: tcp, sport: 81", "tcp sport 81"),
+    ("proto: udp, dport: 81", "udp dport 81"),
+    ("proto: udp, sport: 81", "udp sport 81"),
+    // Of this one only the way there is left out.
+    ("proto: tcp, dport: 82", "tcp dport 82"),
+    ("proto: udp, dport: 82", "udp dport 82"),
+];
+
+const DROPS: [Rule; 7] = [
+    drop("ct: invalid, proto: tcp, dport: 81", "ct state invalid tcp dport 81"),
+    drop("ct: new, proto: tcp, dport: 82", "ct state new tcp dport 82"),
+    drop("ct: new, proto: udp, dport: 82", "ct state new udp dport 82"),
+    drop(
+        "ct: established, ct-direction: reply, proto: tcp, sport: 83",
+        "ct state established ct direction reply tcp sport 83",
+    ),
+    drop("ct: related", "ct state related"),
+    drop(
+        "proto: tcp, dport: 84, tcp-flags: \"psh/psh\"",
+        "tcp dport 84 tcp flags & psh == psh",
+    ),
+    drop("proto: udp, length: 40-50", "meta l4proto udp meta length 40-50"),
+];
+
+const REJECTS: [Rule; 4] = [
+    Rule {
+        ours: "ct: new, proto: tcp, dport: 82",
+        kernel: "ct state new tcp dport 82",
+        action: Action::Reject("tcp-reset", "tcp reset"),
+    },
+    Rule {
+        ours: "ct: [new, established], proto: tcp, tcp-flags: \"psh/psh\"",
+        kernel: "ct state { new, established } tcp flags & psh == psh",
+        action: Action::Reject("tcp-reset", "tcp reset"),
+    },
+    Rule {
+        ours: "proto: tcp, sport: 83, tcp-flags: \"fin/fin\"",
+        kernel: "tcp sport 83 tcp flags & fin == fin",
+        action: Action::Reject("icmp-port-unreachable", "icmpx port-unreachable"),
+    },
+    Rule {
+        ours: "proto: udp, length: 40-50",
+        kernel: "meta l4proto udp meta length 40-50",
+        action: Action::Reject("admin-prohibited", "icmpx admin-prohibited"),
+    },
+];
+
+/// What a default-drop policy lets pass: everything that this machine's own side starts.
+const STRICT: [Rule; 4] = [
+    accept("ct: established", "ct state established"),
+    accept("ct: related", "ct state related"),
+    drop("proto: tcp, tcp-flags: \"!syn\", ct: new", "tcp flags & (fin | syn | rst | ack) != syn ct state new"),
+    accept("iif: lan, ct: new", "iifname lan ct state new"),
+];
+
+const fn drop(ours: &'static str, kernel: &'static str) -> Rule {
+    let action = Action::Drop;
+    Rule {
+        ours,
+        kernel,
+        action,
+    }
+}
+
+const fn accept(ours: &'static str, kernel: &'static str) -> Rule {
+    let action = Action::Accept;
+    Rule {
+        ours,
+        kernel,
+        action,
+    }
+}
+
+/// Flows that the table of the group `full` has room for.
+pub(crate) const ROOM: u32 = 8;
+
+/// Settings and rules.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    /// Its name.
+    pub(crate) name: &'static str,
+    settings: Settings,
+    notrack: bool,
+    rules: &'static [Rule],
+    /// Whether what no rule accepts is dropped.
+    strict: bool,
+    /// Server ports that conversations choose from.
+    pub(crate) ports: &'static [u16],
+    /// Whether conversations wait for about as long as flows live.
+    pub(crate) hasty: bool,
+    /// Whether the table has only [`ROOM`], and random conversations stay away.
+    pub(crate) full: bool,
+}
+
+impl Group {
+    /// All of them; chance has a say in the settings of some.
+    pub(crate) fn all(random: &mut Random) -> Vec<Self> {
+        let of = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            Settings(config)
+        };
+        let plain = |name, settings| Self {
+            name,
+            settings,
+            notrack: false,
+            rules: &[],
+            strict: false,
+            ports: &[80],
+            hasty: false,
+            full: false,
+        };
+        let hasty = random.chance(50);
+        vec![
+            plain("default", Settings::default()),
+            plain("loose=0", of(|config| config.tcp_loose = false)),
+            plain("be_liberal=1", of(|config| config.tcp_be_liberal = true)),
+            plain(
+                "max_retrans=1",
+                of(|config| config.tcp_max_retrans = 1),
+            ),
+            plain(
+                "ignore_invalid_rst=1",
+                of(|config| config.tcp_ignore_invalid_rst = true),
+            ),
+            Self {
+                hasty,
+                ..plain("chance", Settings::random(random, hasty))
+            },
+            Self {
+                hasty: true,
+                ..plain("short", Settings::hasty(random))
+            },
+            Self {
+                notrack: true,
+                ports: &[80, 81, 82],
+                ..plain("notrack", Settings::default())
+            },
+            Self {
+                rules: &DROPS,
+                ports: &[80, 81, 82, 83, 84],
+                ..plain("drop", Settings::default())
+            },
+            Self {
+                rules: &STRICT,
+                strict: true,
+                ..plain("strict", Settings::default())
+            },
+            Self {
+                rules: &REJECTS,
+                ports: &[80, 82, 83],
+                ..plain("reject", Settings::default())
+            },
+            Self {
+                full: true,
+                ..plain("full", Settings::default())
+            },
+        ]
+    }
+
+    /// Whether it plays what was written for the group `default` as well: a group with nothing but
+    /// settings does.
+    pub(crate) fn takes_all(&self, scenario: &Scenario) -> bool {
+        let plain = !self.has_rules() && !self.full && !self.hasty;
+        plain && scenario.group == "default"
+    }
+
+    /// Whether any rule looks at packets.
+    pub(crate) fn has_rules(&self) -> bool {
+        self.notrack || !self.rules.is_empty()
+    }
+
+    /// The kernel's sysctls.
+    pub(crate) fn sysctls(&self) -> Vec<String> {
+        self.settings.sysctls()
+    }
+
+    /// The kernel's rules: reports from behind the tracker, from the rules, and from the way out.
+    pub(crate) fn ruleset(&self) -> String {
+        let mut text = String::from(
+            "table inet oracle {
+    chain raw {
+        type filter hook prerouting priority raw;
+        ip daddr 198.18.0.1 log group 5 prefix \"fence\" drop
+",
+        );
+        for (_, kernel) in NOTRACK.iter().filter(|_| self.notrack) {
+            let _ = writeln!(text, "        {kernel} notrack");
+        }
+        text += "    }
+    chain look {
+        type filter hook prerouting priority -150;
+        ct state untracked log group 5 prefix \"s untracked -\" accept
+        ct state invalid log group 5 prefix \"s invalid -\" accept
+";
+        for state in ["new", "established", "related"] {
+            for dir in ["original", "reply"] {
+                let _ = writeln!(
+                    text,
+                    "        ct state {state} ct direction {dir} log group 5 prefix \"s {state} {dir}\" accept"
+                );
+            }
+        }
+        text += "    }
+    chain forward {
+        type filter hook forward priority filter;
+";
+        let end = if self.strict { "log group 5 prefix \"v drop\" drop" } else { "accept" };
+        for rule in self.rules {
+            let action = match rule.action {
+                Action::Accept => "accept".into(),
+                Action::Drop => "log group 5 prefix \"v drop\" drop".into(),
+                Action::Reject(_, with) => {
+                    format!("log group 5 prefix \"v reject\" reject with {with}")
+                }
+            };
+            let _ = writeln!(text, "        {} {action}", rule.kernel);
+        }
+        let _ = write!(
+            text,
+            "        {end}
+    }}
+    chain out {{
+        type filter hook postrouting priority 300;
+        iifname {{ \"lan\", \"wan\" }} log group 5 prefix \"v accept\"
+    }}
+}}
+"
+        );
+        text
+    }
+
+    /// Our policy.
+    pub(crate) fn policy(&self) -> String {
+        let max = if self.full { ROOM } else { 1 << 17 };
+        let mut text = format!(
+            "version: 1
+ports:
+  lan: {{ device: net_null0 }}
+  wan: {{ device: net_null1 }}
+bridge: [[lan, wan]]
+{}",
+            self.settings.yaml(max)
+        );
+        if self.notrack {
+            text += "raw:\n";
+            for (ours, _) in NOTRACK {
+                let _ = writeln!(text, "  - {{ {ours}, action: notrack }}");
+            }
+        }
+        let end = if self.strict { "drop" } else { "accept" };
+        let _ = write!(text, "chains:\n  forward:\n    policy: {end}\n");
+        if !self.rules.is_empty() {
+            text += "    rules:\n";
+        }
+        for rule in self.rules {
+            let action = match rule.action {
+                Action::Accept => "action: accept".into(),
+                Action::Drop => "action: drop".into(),
+                Action::Reject(with, _) => format!("action: {{ reject: {with} }}"),
+            };
+            let _ = writeln!(text, "      - {{ {}, {action} }}", rule.ours);
+        }
+        text
+    }
+}
+
+/// The name, and the sysctls that are not as usual.
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {}\n{}", self.name, self.settings)
+    }
+}

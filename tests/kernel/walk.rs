@@ -1,0 +1,322 @@
+//! Random conversations: a protocol each, with errors, mistakes, options and fragments thrown in.
+
+use crate::frame::Place;
+use crate::group::Group;
+use crate::random::Random;
+use crate::scenario::{Body, Scenario, Step};
+use crate::sctp::Association;
+use crate::tcp::Talk;
+use std::time::Duration;
+
+/// What is played: name, how often a conversation is of this kind (or a packet of one, in percent),
+/// and whether this tracker is there to be compared. `KERNEL_KINDS` (names, with commas between, or
+/// `all`) switches more of them on.
+const KINDS: [(&str, usize, bool); 10] = [
+    ("tcp", 62, true),
+    ("udp", 7, true),
+    ("icmp", 7, true),
+    ("generic", 5, true),
+    ("sctp", 12, false),
+    ("gre", 5, false),
+    ("udplite", 4, false),
+    ("redirect", 0, false),
+    ("fragments", 0, false),
+    ("checksums", 0, false),
+];
+
+/// Whether `kind` is played.
+pub(crate) fn plays(kind: &str) -> bool {
+    let wanted = std::env::var("KERNEL_KINDS").unwrap_or_default();
+    let wanted = wanted == "all" || wanted.split(',').any(|name| name == kind);
+    let mut kinds = KINDS.iter();
+    let (_, _, on) = kinds.find(|(name, ..)| *name == kind).expect("a kind");
+    *on || wanted
+}
+
+/// Who is talking.
+#[derive(Debug)]
+enum Talker {
+    Tcp(Talk),
+    Udp,
+    Icmp,
+    Generic(u8),
+    Sctp(Association),
+    Gre(u8),
+    UdpLite,
+}
+
+/// A random conversation of about `len` packets for `group`.
+pub(crate) fn walk(random: &mut Random, group: &Group, number: usize, len: usize) -> Scenario {
+    let kinds: Vec<_> = KINDS.iter().filter(|(name, ..)| plays(name)).collect();
+    let total = kinds.iter().map(|(_, weight, _)| weight).sum();
+    let mut at = random.below(total);
+    let kind = kinds.into_iter().find_map(|(name, weight, _)| {
+        let found = at < *weight;
+        at = at.saturating_sub(*weight);
+        found.then_some(*name)
+    });
+    let kind = kind.expect("the weights add up");
+    let mut talker = match kind {
+        "udp" => Talker::Udp,
+        "icmp" => Talker::Icmp,
+        "generic" => Talker::Generic(random.pick(&[33, 50, 89, 103, 253])),
+        "sctp" => Talker::Sctp(Association::new(random)),
+        "gre" => Talker::Gre(random.pick(&[0, 0, 1, 1, 1, 3])),
+        "udplite" => Talker::UdpLite,
+        _ => Talker::Tcp(Talk::new(random)),
+    };
+    let mut scenario = Scenario {
+        name: format!("walk {number}: {kind}"),
+        group: group.name.into(),
+        v6: random.chance(40),
+        port: random.pick(group.ports),
+        steps: Vec::new(),
+    };
+    let v6 = scenario.v6;
+    let len = len / 2 + random.below(len);
+    let mut patience = Duration::from_secs(6);
+    // The packets that were whole: fragments of them quote nothing.
+    let mut whole: Vec<(usize, Body)> = Vec::new();
+    while scenario.steps.len() < len {
+        let (side, body) = talker.packet(random, v6);
+        let (side, body) = match random.below(100) {
+            0..2 if !group.has_rules() && !matches!(talker, Talker::Generic(_)) => {
+                (side, random_bend(random, &scenario, body))
+            }
+            2..8 => error(random, &scenario, &whole, side).unwrap_or((side, body)),
+            8..10 if plays("checksums") => (side, spoilt(random, body)),
+            _ => (side, body),
+        };
+        let body = if random.chance(5) {
+            via(random, group, body)
+        } else {
+            body
+        };
+        whole.push((side, body.clone()));
+        let wait = wait(random, group.hasty, &talker).min(patience);
+        patience -= wait;
+        let bodies = if plays("fragments") && random.chance(4) {
+            pieces(random, &scenario, body)
+        } else {
+            vec![body]
+        };
+        for (at, body) in bodies.into_iter().enumerate() {
+            let wait = if at == 0 { wait } else { Duration::ZERO };
+            scenario.steps.push(Step { wait, side, body });
+        }
+    }
+    scenario
+}
+
+impl Talker {
+    fn packet(&mut self, random: &mut Random, v6: bool) -> (usize, Body) {
+        let side = random.below(2);
+        let len = random.below(40) as u16;
+        let mostly_client = if random.chance(60) { 0 } else { side };
+        match self {
+            Talker::Tcp(talk) => talk.segment(random),
+            Talker::Sctp(association) => association.packet(random),
+            Talker::Udp => (mostly_client, Body::Udp { len }),
+            Talker::UdpLite => {
+                let coverage = random.pick(&[0, 0, 8, 9, 20, 48, 7, 1_000]);
+                (mostly_client, Body::UdpLite { coverage, len })
+            }
+            Talker::Icmp => (side, query(random, v6)),
+            Talker::Generic(proto) => {
+                let proto = *proto;
+                (side, Body::Raw { proto, len: 8 })
+            }
+            Talker::Gre(version) => {
+                let version = if random.chance(95) { *version } else { random.below(8) as u8 };
+                let key = random.pick(&[7, 7, 9]);
+                (side, Body::Gre { version, key, len })
+            }
+        }
+    }
+}
+
+/// How long it takes to the next packet. Where flows live for 1 to 3 seconds, about as long.
+fn wait(random: &mut Random, hasty: bool, talker: &Talker) -> Duration {
+    let percent = match talker {
+        Talker::Udp | Talker::UdpLite | Talker::Icmp | Talker::Sctp(_) => 30,
+        _ if hasty => 25,
+        _ => 9,
+    };
+    if !random.chance(percent) {
+        return Duration::ZERO;
+    }
+    Duration::from_millis(match hasty {
+        true => random.pick(&[450, 900, 1_100, 1_900, 2_100, 2_900, 3_100]),
+        false => random.pick(&[450, 1_200, 1_200, 2_600]),
+    })
+}
+
+fn query(random: &mut Random, v6: bool) -> Body {
+    let ty = match (v6, random.chance(85)) {
+        (false, true) => random.pick(&[8, 8, 8, 0, 0, 0, 13, 14, 15, 16, 17, 18]),
+        (true, true) => random.pick(&[128, 128, 129, 129, 139, 140]),
+        // Not errors, which have something to say (`error`).
+        (false, false) => random.pick(&[1, 2, 6, 7, 9, 10, 19, 40, 255]),
+        (true, false) => random.pick(&[
+            0, 5, 100, 127, 130, 131, 132, 133, 134, 135, 136, 138, 141, 143, 144, 151, 152, 153,
+            200, 255,
+        ]),
+    };
+    let code = if random.chance(90) { 0 } else { 1 };
+    Body::Icmp { ty, code }
+}
+
+/// An ICMP error about one of the packets.
+fn error(
+    random: &mut Random,
+    scenario: &Scenario,
+    whole: &[(usize, Body)],
+    side: usize,
+) -> Option<(usize, Body)> {
+    if whole.is_empty() {
+        return None;
+    }
+    let v6 = scenario.v6;
+    let (sent_by, about) = &whole[random.below(whole.len())];
+    if matches!(about.core().0, Body::Error { .. } | Body::Redirect { .. }) {
+        return None;
+    }
+    let ty = match v6 {
+        false => random.pick(&[3, 3, 4, 5, 11, 12]),
+        true => random.pick(&[1, 1, 2, 3, 4]),
+    };
+    let side = if random.chance(80) { 1 - sent_by } else { side };
+    let of = if random.chance(85) { *sent_by } else { 1 - sent_by };
+    let about = Box::new(match random.below(20) {
+        // Not inside extension headers; see the list of what is left out.
+        0..2 if !matches!(about, Body::Via { .. }) => {
+            random_bend(random, scenario, about.clone())
+        }
+        2 => Body::Udp { len: 9 },
+        3 => random.pick(&OTHERS),
+        _ => about.clone(),
+    });
+    if v6 && plays("redirect") && random.chance(15) {
+        return Some((side, Body::Redirect { of, about }));
+    }
+    let body = Body::Error {
+        ty,
+        code: random.below(4) as u8,
+        rest: 0,
+        astray: random.chance(15),
+        of,
+        about,
+    };
+    Some((side, body))
+}
+
+/// What errors may quote although nobody sent it.
+const OTHERS: [Body; 7] = [
+    Body::Icmp { ty: 8, code: 0 },
+    Body::Icmp { ty: 128, code: 0 },
+    Body::Raw { proto: 89, len: 9 },
+    Body::Raw { proto: 132, len: 12 },
+    Body::Raw { proto: 136, len: 8 },
+    Body::Gre {
+        version: 0,
+        key: 0,
+        len: 9,
+    },
+    Body::Gre {
+        version: 1,
+        key: 7,
+        len: 9,
+    },
+];
+
+/// A packet behind extension headers. Rules of nftables do not look behind an authentication
+/// header, ours do.
+fn via(random: &mut Random, group: &Group, body: Body) -> Body {
+    let mut headers = Vec::new();
+    if random.chance(30) {
+        headers.push(0); // only ever the first
+    }
+    for _ in 0..random.below(3) {
+        let known: &[u8] = if group.has_rules() { &[43, 60] } else { &[43, 51, 60] };
+        headers.push(random.pick(known));
+    }
+    let body = Box::new(body);
+    Body::Via { headers, body }
+}
+
+/// How many bytes `body` has behind its IP header.
+fn len(scenario: &Scenario, body: &Body) -> usize {
+    let behind = if scenario.v6 { 54 } else { 34 };
+    Place::new(0, scenario).frame(0, body).len() - behind
+}
+
+/// A packet cut short somewhere in its transport header.
+fn random_bend(random: &mut Random, scenario: &Scenario, body: Body) -> Body {
+    let len = len(scenario, &body);
+    let left = random.below(20).min(len);
+    Body::Bent {
+        cut: (len - left) as u16,
+        poke: None,
+        body: Box::new(body),
+    }
+}
+
+/// A packet with a wrong checksum, or, of UDP, sometimes without one.
+fn spoilt(random: &mut Random, body: Body) -> Body {
+    if matches!(body, Body::Udp { .. }) && random.chance(50) {
+        let without = |at: u16, body: Body| Body::Bent {
+            cut: 0,
+            poke: Some((at, 0)),
+            body: Box::new(body),
+        };
+        return without(6, without(7, body));
+    }
+    Body::BadSum(Box::new(body))
+}
+
+/// A packet in fragments, that may come in any order, twice, or overlapping.
+fn pieces(random: &mut Random, scenario: &Scenario, body: Body) -> Vec<Body> {
+    let len = len(scenario, &body) as u16;
+    // Behind the headers that every fragment has.
+    let len = match (&body, scenario.v6) {
+        (Body::Via { headers, .. }, false) => len - 4 * headers.len() as u16,
+        _ => len,
+    };
+    let eighths = len.div_ceil(8);
+    if eighths < 2 {
+        return vec![body];
+    }
+    let mut cuts: Vec<u16> = (0..1 + random.below(3))
+        .map(|_| 8 * (1 + random.below(usize::from(eighths) - 1) as u16))
+        .collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let id = 1 + random.below(60_000) as u16;
+    let starts = [&[0], &cuts[..]].concat();
+    let ends = cuts.iter().map(|cut| Some(*cut)).chain([None]);
+    let piece = |from: u16, to: Option<u16>| Body::Fragment {
+        id,
+        from,
+        to,
+        body: Box::new(body.clone()),
+    };
+    let spans: Vec<_> = starts.into_iter().zip(ends).collect();
+    let mut pieces: Vec<Body> = spans.iter().map(|(from, to)| piece(*from, *to)).collect();
+    if random.chance(15) {
+        pieces.push(random.pick(&pieces));
+    }
+    if random.chance(10) {
+        let (from, to) = random.pick(&spans);
+        pieces.push(piece(from.saturating_sub(8), to));
+    }
+    if random.chance(5) {
+        pieces.remove(random.below(pieces.len()));
+    }
+    if random.chance(50) {
+        for at in 0..pieces.len() {
+            let other = random.below(pieces.len());
+            pieces.swap(at, other);
+        }
+    }
+    pieces
+}

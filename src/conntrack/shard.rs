@@ -653,12 +653,15 @@ impl Shard {
         false
     }
 
-    /// A RST was sent in the flow's name (`reject` with tcp-reset): it is closed.
+    /// A RST was sent in the flow's name (`reject` with tcp-reset): it is closed. One that was
+    /// closed before does not live longer for it (Linux 6.12, nf_ct_tcp_set_closing).
     pub fn close(&mut self, flow: FlowRef, now: Ticks, config: &Config) {
         let timeout = config.timeouts.tcp[TcpState::Close as usize];
         family!(self, flow.v6, table => {
-            table.entry_mut(flow.entry).core.tcp_state = TcpState::Close;
-            table.refresh(flow.entry, now, timeout);
+            let state = &mut table.entry_mut(flow.entry).core.tcp_state;
+            if std::mem::replace(state, TcpState::Close) != TcpState::Close {
+                table.refresh(flow.entry, now, timeout);
+            }
         });
     }
 

@@ -220,6 +220,7 @@ impl Group {
         text += "    }
     chain look {
         type filter hook prerouting priority -150;
+        iifname != { \"lan\", \"wan\" } accept
         ct state untracked log group 5 prefix \"s untracked -\" accept
         ct state invalid log group 5 prefix \"s invalid -\" accept
 ";

@@ -118,6 +118,7 @@ impl Association {
             }
             if random.chance(3) {
                 chunk.ty = random.pick(&[13, 15, 63, 130, 192, 193, 255]);
+                chunk.value = 8;
             }
             chunks.push(chunk);
         }

@@ -244,7 +244,11 @@ fn sctp(sport: u16, dport: u16, vtag: u32, chunks: &[Chunk]) -> Vec<u8> {
     for chunk in chunks {
         let value = match chunk.ty {
             // Initiate tag, window, streams, first TSN.
-            1 | 2 => [&chunk.value.to_be_bytes()[..], &[0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]].concat(),
+            1 | 2 => [
+                &chunk.value.to_be_bytes()[..],
+                &[0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1],
+            ]
+            .concat(),
             _ => vec![0; chunk.value as usize],
         };
         bytes.extend([chunk.ty, chunk.flags]);
@@ -294,7 +298,12 @@ fn spoil(mut frame: Vec<u8>, v6: bool) -> Vec<u8> {
         && let [high, low, ..] = bytes
     {
         let was = u16::from_be_bytes([*high, *low]);
-        let [a, b] = if was == 0x5a5a { 0x1234 } else { was ^ 0x5a5a_u16 }.to_be_bytes();
+        let [a, b] = if was == 0x5a5a {
+            0x1234
+        } else {
+            was ^ 0x5a5a_u16
+        }
+        .to_be_bytes();
         (*high, *low) = (a, b);
     }
     frame
@@ -330,7 +339,11 @@ fn extend(mut frame: Vec<u8>, v6: bool, headers: &[u8]) -> Vec<u8> {
 
 /// The bytes from `from` to `to` behind the IP header, as a fragment.
 fn piece(mut frame: Vec<u8>, v6: bool, id: u16, from: u16, to: Option<u16>) -> Vec<u8> {
-    let start = if v6 { BEHIND_IP[1] } else { IP + usize::from(frame[IP] & 0xf) * 4 };
+    let start = if v6 {
+        BEHIND_IP[1]
+    } else {
+        IP + usize::from(frame[IP] & 0xf) * 4
+    };
     let data = frame.split_off(start);
     let end = to.map_or(data.len(), usize::from).min(data.len());
     let begin = usize::from(from).min(end);

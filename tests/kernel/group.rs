@@ -37,9 +37,18 @@ const NOTRACK: [(&str, &str); 6] = [
 ];
 
 const DROPS: [Rule; 7] = [
-    drop("ct: invalid, proto: tcp, dport: 81", "ct state invalid tcp dport 81"),
-    drop("ct: new, proto: tcp, dport: 82", "ct state new tcp dport 82"),
-    drop("ct: new, proto: udp, dport: 82", "ct state new udp dport 82"),
+    drop(
+        "ct: invalid, proto: tcp, dport: 81",
+        "ct state invalid tcp dport 81",
+    ),
+    drop(
+        "ct: new, proto: tcp, dport: 82",
+        "ct state new tcp dport 82",
+    ),
+    drop(
+        "ct: new, proto: udp, dport: 82",
+        "ct state new udp dport 82",
+    ),
     drop(
         "ct: established, ct-direction: reply, proto: tcp, sport: 83",
         "ct state established ct direction reply tcp sport 83",
@@ -49,7 +58,10 @@ const DROPS: [Rule; 7] = [
         "proto: tcp, dport: 84, tcp-flags: \"psh/psh\"",
         "tcp dport 84 tcp flags & psh == psh",
     ),
-    drop("proto: udp, length: 40-50", "meta l4proto udp meta length 40-50"),
+    drop(
+        "proto: udp, length: 40-50",
+        "meta l4proto udp meta length 40-50",
+    ),
 ];
 
 const REJECTS: [Rule; 4] = [
@@ -79,7 +91,10 @@ const REJECTS: [Rule; 4] = [
 const STRICT: [Rule; 4] = [
     accept("ct: established", "ct state established"),
     accept("ct: related", "ct state related"),
-    drop("proto: tcp, tcp-flags: \"!syn\", ct: new", "tcp flags & (fin | syn | rst | ack) != syn ct state new"),
+    drop(
+        "proto: tcp, tcp-flags: \"!syn\", ct: new",
+        "tcp flags & (fin | syn | rst | ack) != syn ct state new",
+    ),
     accept("iif: lan, ct: new", "iifname lan ct state new"),
 ];
 
@@ -145,10 +160,7 @@ impl Group {
             plain("default", Settings::default()),
             plain("loose=0", of(|config| config.tcp_loose = false)),
             plain("be_liberal=1", of(|config| config.tcp_be_liberal = true)),
-            plain(
-                "max_retrans=1",
-                of(|config| config.tcp_max_retrans = 1),
-            ),
+            plain("max_retrans=1", of(|config| config.tcp_max_retrans = 1)),
             plain(
                 "ignore_invalid_rst=1",
                 of(|config| config.tcp_ignore_invalid_rst = true),
@@ -236,7 +248,11 @@ impl Group {
     chain forward {
         type filter hook forward priority filter;
 ";
-        let end = if self.strict { "log group 5 prefix \"v drop\" drop" } else { "accept" };
+        let end = if self.strict {
+            "log group 5 prefix \"v drop\" drop"
+        } else {
+            "accept"
+        };
         for rule in self.rules {
             let action = match rule.action {
                 Action::Accept => "accept".into(),

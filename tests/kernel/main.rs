@@ -174,7 +174,10 @@ fn play(seed: u64, packets: u64) {
         };
         let scripts = scripts.iter().filter(of);
         if group.full && !Oracle::can_fill() {
-            eprintln!("the kernel's table is too big to fill: group {} is left out", group.name);
+            eprintln!(
+                "the kernel's table is too big to fill: group {} is left out",
+                group.name
+            );
             continue;
         }
         walks.splice(0..0, scripts.cloned());

@@ -108,7 +108,9 @@ fn read_body(words: &[&str]) -> Option<Body> {
         ["via", headers, ref rest @ ..] => {
             let headers = headers.split('-').filter(|kind| !kind.is_empty());
             Body::Via {
-                headers: headers.map(|kind| kind.parse().ok()).collect::<Option<_>>()?,
+                headers: headers
+                    .map(|kind| kind.parse().ok())
+                    .collect::<Option<_>>()?,
                 body: boxed(rest)?,
             }
         }
@@ -185,7 +187,10 @@ fn read_body(words: &[&str]) -> Option<Body> {
         },
         ["sctp", vtag, ref chunks @ ..] => Body::Sctp {
             vtag: vtag.parse().ok()?,
-            chunks: chunks.iter().map(|word| read_chunk(word)).collect::<Option<_>>()?,
+            chunks: chunks
+                .iter()
+                .map(|word| read_chunk(word))
+                .collect::<Option<_>>()?,
         },
         [letters, seq, ack, ref more @ ..] => {
             let flag = |c| LETTERS.iter().find(|(letter, _)| *letter == c);
@@ -259,7 +264,11 @@ impl fmt::Display for Body {
         match self {
             Body::Via { headers, body } => {
                 let headers: Vec<String> = headers.iter().map(u8::to_string).collect();
-                let headers = if headers.is_empty() { "-".into() } else { headers.join("-") };
+                let headers = if headers.is_empty() {
+                    "-".into()
+                } else {
+                    headers.join("-")
+                };
                 write!(f, "via {headers} {body}")
             }
             Body::Bent { cut, poke, body } => {

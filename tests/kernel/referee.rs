@@ -262,4 +262,7 @@ fn timeless(view: &View) -> View {
 }
 
 /// The uncertainty of a jiffy is part of every answer's.
-const _: () = assert!(JIFFY < 60, "packets keep further away from doubtful moments");
+const _: () = assert!(
+    JIFFY < 60,
+    "packets keep further away from doubtful moments"
+);

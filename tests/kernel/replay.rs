@@ -44,7 +44,11 @@ impl Replay {
         fs::write(&trace, capture(packets)).expect("a capture");
         let mut command = Command::new(&self.binary);
         command.args(["--format", "json", "replay", "-c"]);
-        let output = command.arg(policy).arg(trace).output().expect("the binary starts");
+        let output = command
+            .arg(policy)
+            .arg(trace)
+            .output()
+            .expect("the binary starts");
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "replay: {complaint}");
         let text = String::from_utf8(output.stdout).expect("text");
@@ -97,7 +101,9 @@ fn read(line: &str) -> View {
 fn capture(packets: &[Packet]) -> Vec<u8> {
     let mut out = Vec::new();
     // Section: byte order, version 1.0, length unknown.
-    let section = [0x1a2b_3c4d_u32, 1, u32::MAX, u32::MAX].map(u32::to_le_bytes).concat();
+    let section = [0x1a2b_3c4d_u32, 1, u32::MAX, u32::MAX]
+        .map(u32::to_le_bytes)
+        .concat();
     block(&mut out, 0x0a0d_0d0a, &section);
     for name in ["lan", "wan"] {
         // Ethernet; name; a resolution of 10^-9 s; end.

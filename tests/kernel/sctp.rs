@@ -86,7 +86,11 @@ impl Association {
 
     fn of(&self, side: usize, names: &[&str]) -> Body {
         let chunks: Vec<Chunk> = names.iter().map(|name| self.chunk(side, name)).collect();
-        let vtag = if names.contains(&"init") { 0 } else { self.tags[1 - side] };
+        let vtag = if names.contains(&"init") {
+            0
+        } else {
+            self.tags[1 - side]
+        };
         Body::Sctp { vtag, chunks }
     }
 

@@ -117,7 +117,8 @@ impl Settings {
             tcp_ignore_invalid_rst,
             ..
         } = &self.0;
-        let states = STATES.map(|(name, state)| format!("{name}: {}", t.tcp[state as usize].as_secs()));
+        let states =
+            STATES.map(|(name, state)| format!("{name}: {}", t.tcp[state as usize].as_secs()));
         format!(
             "conntrack:
   max: {max}

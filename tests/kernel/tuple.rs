@@ -47,7 +47,9 @@ impl Tuple {
             Body::UdpLite { .. } => (136, sport, dport),
             Body::Sctp { .. } => (132, sport, dport),
             Body::Raw { proto, .. } => (*proto, 0, 0),
-            Body::Gre { version: 1, key, .. } => (GRE, 0, *key),
+            Body::Gre {
+                version: 1, key, ..
+            } => (GRE, 0, *key),
             Body::Gre { .. } => (GRE, 0, 0),
             Body::Icmp { ty, code } => {
                 let proto = match place.addrs(side) {
@@ -57,11 +59,12 @@ impl Tuple {
                 (proto, place.query_id(), u16::from_be_bytes([*ty, *code]))
             }
             Body::Error { of, about, .. } | Body::Redirect { of, about } => {
-                let nested = matches!(
-                    about.core().0,
-                    Body::Error { .. } | Body::Redirect { .. }
-                );
-                return if nested { None } else { Self::of(place, *of, about) };
+                let nested = matches!(about.core().0, Body::Error { .. } | Body::Redirect { .. });
+                return if nested {
+                    None
+                } else {
+                    Self::of(place, *of, about)
+                };
             }
             Body::Via { .. } | Body::Bent { .. } | Body::BadSum(_) | Body::Fragment { .. } => {
                 unreachable!("is no core")

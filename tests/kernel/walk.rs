@@ -11,7 +11,7 @@ use std::time::Duration;
 /// What is played: name, how often a conversation is of this kind (or a packet of one, in percent),
 /// and whether this tracker is there to be compared. `KERNEL_KINDS` (names, with commas between, or
 /// `all`) switches more of them on.
-const KINDS: [(&str, usize, bool); 10] = [
+const KINDS: [(&str, usize, bool); 11] = [
     ("tcp", 62, true),
     ("udp", 7, true),
     ("icmp", 7, true),
@@ -22,6 +22,8 @@ const KINDS: [(&str, usize, bool); 10] = [
     ("redirect", 0, false),
     ("fragments", 0, false),
     ("checksums", 0, false),
+    // Without a tracker since Linux 6.17, and then quoted by errors without ports.
+    ("dccp", 0, false),
 ];
 
 /// Whether `kind` is played.
@@ -59,7 +61,10 @@ pub(crate) fn walk(random: &mut Random, group: &Group, number: usize, len: usize
     let mut talker = match kind {
         "udp" => Talker::Udp,
         "icmp" => Talker::Icmp,
-        "generic" => Talker::Generic(random.pick(&[33, 50, 89, 103, 253])),
+        "generic" => match random.pick(&[33, 50, 89, 103, 253]) {
+            33 if !plays("dccp") => Talker::Generic(254),
+            proto => Talker::Generic(proto),
+        },
         "sctp" => Talker::Sctp(Association::new(random)),
         "gre" => Talker::Gre(random.pick(&[0, 0, 1, 1, 1, 3])),
         "udplite" => Talker::UdpLite,
@@ -127,7 +132,11 @@ impl Talker {
                 (side, Body::Raw { proto, len: 8 })
             }
             Talker::Gre(version) => {
-                let version = if random.chance(95) { *version } else { random.below(8) as u8 };
+                let version = if random.chance(95) {
+                    *version
+                } else {
+                    random.below(8) as u8
+                };
                 let key = random.pick(&[7, 7, 9]);
                 (side, Body::Gre { version, key, len })
             }
@@ -186,12 +195,14 @@ fn error(
         true => random.pick(&[1, 1, 2, 3, 4]),
     };
     let side = if random.chance(80) { 1 - sent_by } else { side };
-    let of = if random.chance(85) { *sent_by } else { 1 - sent_by };
+    let of = if random.chance(85) {
+        *sent_by
+    } else {
+        1 - sent_by
+    };
     let about = Box::new(match random.below(20) {
         // Not inside extension headers; see the list of what is left out.
-        0..2 if !matches!(about, Body::Via { .. }) => {
-            random_bend(random, scenario, about.clone())
-        }
+        0..2 if !matches!(about, Body::Via { .. }) => random_bend(random, scenario, about.clone()),
         2 => Body::Udp { len: 9 },
         3 => random.pick(&OTHERS),
         _ => about.clone(),
@@ -215,7 +226,10 @@ const OTHERS: [Body; 7] = [
     Body::Icmp { ty: 8, code: 0 },
     Body::Icmp { ty: 128, code: 0 },
     Body::Raw { proto: 89, len: 9 },
-    Body::Raw { proto: 132, len: 12 },
+    Body::Raw {
+        proto: 132,
+        len: 12,
+    },
     Body::Raw { proto: 136, len: 8 },
     Body::Gre {
         version: 0,
@@ -237,7 +251,11 @@ fn via(random: &mut Random, group: &Group, body: Body) -> Body {
         headers.push(0); // only ever the first
     }
     for _ in 0..random.below(3) {
-        let known: &[u8] = if group.has_rules() { &[43, 60] } else { &[43, 51, 60] };
+        let known: &[u8] = if group.has_rules() {
+            &[43, 60]
+        } else {
+            &[43, 51, 60]
+        };
         headers.push(random.pick(known));
     }
     let body = Box::new(body);

@@ -95,6 +95,10 @@ impl Outcome {
             (this.packets, this.compared) = (referee.packets, referee.compared);
             this.doubtful = referee.doubtful;
             let table = referee.table(&played);
+            for difference in referee.always_less() {
+                this.differences += 1;
+                let _ = writeln!(this.report, "{group}{difference}\n");
+            }
             for (at, difference) in &table {
                 this.differences += 1;
                 let script = transcript(&batch[*at], &played[*at]);
@@ -188,6 +192,7 @@ fn play(seed: u64, packets: u64) {
     }
     let start = Instant::now();
     remove_leftovers(KIND);
+    replay::remove_leftovers();
     let outcomes: Vec<Outcome> = std::thread::scope(|threads| {
         let started: Vec<_> = groups
             .iter()

@@ -10,7 +10,7 @@ use crate::tuple::Tuple;
 use crate::view::{FlowView, View};
 use shardwall::cli::lab::LabError;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::time::Duration;
 
 /// What was said of one packet of a conversation.
@@ -47,6 +47,8 @@ pub(crate) struct Referee {
     first: u32,
     /// The longest that the kernel may have been off, in milliseconds.
     slack: u64,
+    /// How often the kernel told the very seconds that we did, and one less, by what we told.
+    seconds: BTreeMap<(u32, &'static str), [u64; 2]>,
     /// Packets of which both sides were asked.
     pub(crate) packets: u64,
     /// Packets that were compared.
@@ -54,6 +56,9 @@ pub(crate) struct Referee {
     /// Conversations that could not be compared to their end.
     pub(crate) doubtful: u64,
 }
+
+/// How often is always.
+const ALWAYS: u64 = 10;
 
 /// Milliseconds of the clock that the oracle reads.
 fn now() -> u64 {
@@ -71,6 +76,7 @@ impl Referee {
             flows: Vec::new(),
             first: FIRST_LABEL,
             slack: 0,
+            seconds: BTreeMap::new(),
             packets: 0,
             compared: 0,
             doubtful: 0,
@@ -113,6 +119,15 @@ impl Referee {
             };
             let verdict = judge.compare(body, played, ours);
             self.compared += 1;
+            if let (true, Some(kernel), Some(ours)) =
+                (verdict.agree, verdict.kernel.flow, verdict.ours.flow)
+            {
+                let counts = self
+                    .seconds
+                    .entry((ours.timeout, ours.tcp.name()))
+                    .or_default();
+                counts[usize::from(kernel.timeout < ours.timeout)] += 1;
+            }
             self.doubtful += u64::from(verdict.doubtful);
             said[at].push(verdict);
         }
@@ -167,6 +182,18 @@ impl Referee {
             });
         }
         (packets, all)
+    }
+
+    /// Timeouts of which the kernel always told a second less: once is chance (a jiffy went by before
+    /// it was asked), always is another timeout.
+    pub(crate) fn always_less(&self) -> Vec<String> {
+        let always = |(_, counts): &(_, &[u64; 2])| counts[0] == 0 && counts[1] >= ALWAYS;
+        let found = self.seconds.iter().filter(always);
+        let told = |((ours, tcp), counts): (&(u32, &str), &[u64; 2])| {
+            let times = counts[1];
+            format!("{times} times {tcp} {ours} to us, a second less to the kernel")
+        };
+        found.map(told).collect()
     }
 
     /// Compares the kernel's whole table with what came of the conversations that were played last,

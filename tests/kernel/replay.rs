@@ -4,7 +4,7 @@ use crate::group::Group;
 use crate::view::{FlowView, View};
 use serde_json::Value;
 use shardwall::conntrack::types::TcpState;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -19,6 +19,26 @@ pub(crate) struct Packet {
     pub(crate) frame: Vec<u8>,
 }
 
+/// How the names of folders begin; a process id and the number of a router follow.
+const KIND: &str = "shardwall-kernel-";
+
+/// Removes the folders of processes that ended without doing so.
+pub(crate) fn remove_leftovers() {
+    let entries = fs::read_dir(env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten();
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name
+            .strip_prefix(KIND)
+            .and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// A folder for policies and captures, gone with its value.
 #[derive(Debug)]
 pub(crate) struct Replay {
@@ -29,7 +49,7 @@ pub(crate) struct Replay {
 impl Replay {
     /// For router number `at`.
     pub(crate) fn new(at: usize, group: &Group) -> Self {
-        let name = format!("shardwall-kernel-{}-{at}", std::process::id());
+        let name = format!("{KIND}{}-{at}", std::process::id());
         let dir = env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("a folder for captures");
         fs::write(dir.join("policy.yaml"), group.policy()).expect("a policy");

@@ -3,7 +3,9 @@
 //! kernel looked at its clock is known only to lie between sending a frame and having the answer.
 //!
 //! So a timeout of the kernel's must be one that ours can be within that uncertainty, which is exact
-//! equality but for the few milliseconds around a whole second. And about a packet that comes
+//! equality but for the few milliseconds around a whole second. (A timeout that was just renewed is
+//! a whole second: the kernel tells one less whenever a jiffy ends before it is asked. That it does so
+//! every time would be a difference: `Referee::always_less`.) And about a packet that comes
 //! within the uncertainty of a moment at which something changes (a flow ends, a UDP flow becomes a
 //! stream), nothing can be said: conversations wait such moments out ([`Moments::patience`]), and
 //! where the machine was too slow for that, they are not compared from there on.

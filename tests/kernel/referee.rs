@@ -241,14 +241,16 @@ impl Judge<'_> {
     fn compare(&mut self, body: &Body, played: &Played, mut ours: View) -> Said {
         let Played { flow, answer, .. } = played;
         let mut kernel = answer.view.clone();
-        let (core, damaged) = body.core();
-        if matches!(core, Body::Redirect { .. }) {
+        if matches!(body.core(), Body::Redirect { .. }) {
             // A router does not pass on what comes from a link's own address; a bridge does.
             kernel.verdict = ours.verdict.clone();
         }
-        // Of the flow that a packet names without belonging to it, replay says nothing.
-        let stranger = damaged || kernel.state == "invalid" && matches!(core, Body::Error { .. });
-        let named = kernel.state == "untracked" || stranger && ours.flow.is_none();
+        // Of the flow that a packet names without belonging to it, replay says nothing; and which
+        // flow a packet names that lacks bytes is not for us to say.
+        let stranger = kernel.state == "invalid" && body.may_be_broken();
+        let named =
+            kernel.state == "untracked" || body.is_bent() || stranger && ours.flow.is_none();
+        self.ours.blurred |= body.is_bent() && kernel.state == "new";
         if named {
             kernel.flow = None;
             ours.flow = None;

@@ -138,12 +138,37 @@ pub(crate) const CHUNKS: [(&str, u8); 14] = [
 ];
 
 impl Body {
-    /// The packet without anything around it, and whether its bytes may be damaged.
-    pub(crate) fn core(&self) -> (&Body, bool) {
+    /// The packet without anything around it.
+    pub(crate) fn core(&self) -> &Body {
         match self {
-            Body::Via { body, .. } | Body::Fragment { body, .. } => body.core(),
-            Body::Bent { body, .. } | Body::BadSum(body) => (body.core().0, true),
-            _ => (self, false),
+            Body::Via { body, .. }
+            | Body::Fragment { body, .. }
+            | Body::Bent { body, .. }
+            | Body::BadSum(body) => body.core(),
+            _ => self,
+        }
+    }
+
+    /// Whether it may be INVALID for another reason than what was said before in its flow.
+    pub(crate) fn may_be_broken(&self) -> bool {
+        match self {
+            Body::Via { body, .. } | Body::Fragment { body, .. } => body.may_be_broken(),
+            Body::BadSum(_) | Body::Bent { .. } => true,
+            Body::Error { .. } | Body::Redirect { .. } => true,
+            Body::UdpLite { .. } | Body::Sctp { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether bytes that name its flow, or the flow that it is about, may be missing or changed.
+    pub(crate) fn is_bent(&self) -> bool {
+        match self {
+            Body::Via { body, .. } | Body::Fragment { body, .. } | Body::BadSum(body) => {
+                body.is_bent()
+            }
+            Body::Bent { .. } => true,
+            Body::Error { about, .. } | Body::Redirect { about, .. } => about.is_bent(),
+            _ => false,
         }
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Moments {
     ends: HashMap<Tuple, Deadlines>,
     /// When flows may have begun.
     starts: Vec<u64>,
+    /// There may be flows that nobody named.
+    pub(crate) blurred: bool,
 }
 
 impl Moments {
@@ -84,9 +86,9 @@ impl Moments {
         ends.is_some_and(|ends| ends.allow(secs, from, to))
     }
 
-    /// Whether anything was ever said of `flow`.
+    /// Whether `flow` may be there for all that was said.
     pub(crate) fn knows(&self, flow: Tuple) -> bool {
-        self.ends.contains_key(&flow)
+        self.blurred || self.ends.contains_key(&flow)
     }
 
     /// Whether each flow is alive at `now`, where that is known in spite of `slack`.

@@ -41,7 +41,7 @@ impl Tuple {
     /// The flow that a packet belongs to, or, of an error, is about.
     pub(crate) fn of(place: &Place, side: usize, body: &Body) -> Option<Self> {
         let [sport, dport] = place.ports(side);
-        let (proto, from, to) = match body.core().0 {
+        let (proto, from, to) = match body.core() {
             Body::Tcp { .. } => (6, sport, dport),
             Body::Udp { .. } => (17, sport, dport),
             Body::UdpLite { .. } => (136, sport, dport),
@@ -59,7 +59,7 @@ impl Tuple {
                 (proto, place.query_id(), u16::from_be_bytes([*ty, *code]))
             }
             Body::Error { of, about, .. } | Body::Redirect { of, about } => {
-                let nested = matches!(about.core().0, Body::Error { .. } | Body::Redirect { .. });
+                let nested = matches!(about.core(), Body::Error { .. } | Body::Redirect { .. });
                 return if nested {
                     None
                 } else {

@@ -187,7 +187,7 @@ fn error(
     }
     let v6 = scenario.v6;
     let (sent_by, about) = &whole[random.below(whole.len())];
-    if matches!(about.core().0, Body::Error { .. } | Body::Redirect { .. }) {
+    if matches!(about.core(), Body::Error { .. } | Body::Redirect { .. }) {
         return None;
     }
     let ty = match v6 {
@@ -272,6 +272,9 @@ fn len(scenario: &Scenario, body: &Body) -> usize {
 fn random_bend(random: &mut Random, scenario: &Scenario, body: Body) -> Body {
     let len = len(scenario, &body);
     let left = random.below(20).min(len);
+    if left == len {
+        return body;
+    }
     Body::Bent {
         cut: (len - left) as u16,
         poke: None,
@@ -292,6 +295,24 @@ fn spoilt(random: &mut Random, body: Body) -> Body {
     Body::BadSum(Box::new(body))
 }
 
+/// How many bytes the headers of `body` have behind the IPv6 header: the first fragment must have them
+/// all (RFC 8200 4.5), and what becomes of one that has not is no matter of agreement.
+fn headers(body: &Body) -> u16 {
+    match body {
+        Body::Via {
+            headers,
+            body: inner,
+        } => {
+            let len = |kind: &u8| if *kind == 51 { 12 } else { 8 };
+            headers.iter().map(len).sum::<u16>() + self::headers(inner)
+        }
+        Body::Bent { body, .. } | Body::BadSum(body) => headers(body),
+        Body::Tcp { options, .. } => 20 + options.len().next_multiple_of(4) as u16,
+        Body::Sctp { .. } => 12,
+        _ => 8,
+    }
+}
+
 /// A packet in fragments, that may come in any order, twice, or overlapping.
 fn pieces(random: &mut Random, scenario: &Scenario, body: Body) -> Vec<Body> {
     let len = len(scenario, &body) as u16;
@@ -301,11 +322,16 @@ fn pieces(random: &mut Random, scenario: &Scenario, body: Body) -> Vec<Body> {
         _ => len,
     };
     let eighths = len.div_ceil(8);
-    if eighths < 2 {
+    let first = if scenario.v6 {
+        headers(&body).div_ceil(8)
+    } else {
+        1
+    };
+    if eighths <= first {
         return vec![body];
     }
     let mut cuts: Vec<u16> = (0..1 + random.below(3))
-        .map(|_| 8 * (1 + random.below(usize::from(eighths) - 1) as u16))
+        .map(|_| 8 * (first + random.below(usize::from(eighths - first)) as u16))
         .collect();
     cuts.sort_unstable();
     cuts.dedup();

@@ -9,7 +9,7 @@ use shardwall::conntrack::types::{CtState, Dir};
 use shardwall::dataplane::clock::Clock;
 use shardwall::pipeline::{Counters, Disposition, Pipeline, Slot};
 use shardwall::policy::{self, Compiled, PortId};
-use shardwall::wire;
+use shardwall::wire::{self, Checksum};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -59,14 +59,20 @@ pub(crate) trait Path {
 pub(crate) struct ShardPath {
     shard: Shard,
     config: Config,
+    /// What the port says of transport checksums.
+    sums: Checksum,
 }
 
 impl ShardPath {
-    pub(crate) fn new(limit: u32) -> Self {
+    pub(crate) fn new(limit: u32, sums: Checksum) -> Self {
         let counters = Arc::new(CtCounters::default());
+        let now = Now::from_secs(1).ticks();
+        let mut shard = Shard::new(0, limit, SECRET, now, counters);
+        shard.populate();
         Self {
-            shard: Shard::new(0, limit, SECRET, Now::from_secs(1).ticks(), counters),
+            shard,
             config: Config::default(),
+            sums,
         }
     }
 }
@@ -76,6 +82,7 @@ impl Path for ShardPath {
     fn prepare(&self, slot: &mut Slot, _: usize, data: &[u8]) {
         let Slot { parsed, prepared } = slot;
         wire::parse_into(parsed, data, data.len());
+        parsed.l4_sum = self.sums;
         self.shard.prepare_into(prepared, data, parsed, 0);
     }
 
@@ -146,6 +153,7 @@ impl Path for PipelinePath {
         let iif = PortId(from as u8);
         self.pipeline
             .prepare(slot, &self.policy, iif, data, data.len());
+        slot.parsed.l4_sum = Checksum::Good;
     }
 
     #[inline(always)]
@@ -345,7 +353,7 @@ pub(crate) struct Inserts {
 impl Inserts {
     pub(crate) fn new(count: u32) -> Result<Self, String> {
         let limit = count + count / 4 + 4096;
-        let path = ShardPath::new(limit);
+        let path = ShardPath::new(limit, Checksum::Good);
         let life = u64::from(path.config.timeouts.udp_unreplied.as_secs()) * 1_000_000_000;
         let mut inserts = Self {
             path,

@@ -148,6 +148,8 @@ struct Buffer {
 pub(crate) struct Buffers {
     ring: Vec<Buffer>,
     at: usize,
+    /// Sum over the words of the TCP header that never change.
+    sum: u64,
     kind: Kind,
 }
 
@@ -173,9 +175,15 @@ impl Buffers {
         let mut bytes = [0; 128];
         bytes[..template.len()].copy_from_slice(&template);
         let buffer = Buffer { bytes, len: 0 };
+        bytes[L4 + 16..L4 + 20].fill(0);
+        let (words, _) = bytes[L4 + 12..IP + kind.headers() as usize].as_chunks();
+        let sum = words
+            .iter()
+            .map(|word| u64::from(u32::from_be_bytes(*word)));
         Self {
             ring: vec![buffer; BUFFERS],
             at: 0,
+            sum: sum.sum(),
             kind,
         }
     }
@@ -221,6 +229,17 @@ impl Buffers {
         } else {
             put(L4 + 4, flow.seq[from]);
             put(L4 + 8, flow.seq[to]);
+            let words = [flow.addrs[0], flow.addrs[1], flow.seq[0], flow.seq[1]];
+            let ports = u64::from(flow.ports[from]) << 16 | u64::from(flow.ports[to]);
+            let mut sum = self.sum + ports + 6 + u64::from(total - 20);
+            for word in words {
+                sum += u64::from(word);
+            }
+            let sum = (sum & 0xffff_ffff) + (sum >> 32);
+            let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            put(L4 + 16, (!sum as u32) << 16);
             flow.seq[from] = flow.seq[from].wrapping_add(payload);
         }
         buffer.len = (IP + total as usize).max(60);

@@ -23,6 +23,7 @@ use cases::{Case, Chase, Hits, Inserts, PipelinePath, ShardPath};
 use clap::Parser;
 use frames::Kind;
 use report::{Report, Row};
+use shardwall::wire::Checksum;
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
@@ -55,12 +56,16 @@ struct Args {
 }
 
 /// Every case: its name, and what it is.
-const CASES: [(&str, &str); 7] = [
+const CASES: [(&str, &str); 8] = [
     ("chase", "dependent read of a random line"),
     ("tcp", "conntrack, TCP without options"),
     (
         "tcp-ts",
         "conntrack, TCP with timestamps, as Linux sends it",
+    ),
+    (
+        "tcp-sum",
+        "conntrack, TCP without options, checksums in software",
     ),
     ("udp", "conntrack, UDP"),
     (
@@ -77,13 +82,26 @@ const CASES: [(&str, &str); 7] = [
 fn build(name: &str, flows: u32) -> Result<Box<dyn Case>, String> {
     Ok(match name {
         "chase" => Box::new(Chase::new(flows)),
-        "tcp" => Box::new(Hits::new(ShardPath::new(flows), Kind::Tcp, flows)?),
+        "tcp" => Box::new(Hits::new(
+            ShardPath::new(flows, Checksum::Good),
+            Kind::Tcp,
+            flows,
+        )?),
         "tcp-ts" => Box::new(Hits::new(
-            ShardPath::new(flows),
+            ShardPath::new(flows, Checksum::Good),
             Kind::TcpTimestamps,
             flows,
         )?),
-        "udp" => Box::new(Hits::new(ShardPath::new(flows), Kind::Udp, flows)?),
+        "tcp-sum" => Box::new(Hits::new(
+            ShardPath::new(flows, Checksum::Unknown),
+            Kind::Tcp,
+            flows,
+        )?),
+        "udp" => Box::new(Hits::new(
+            ShardPath::new(flows, Checksum::Good),
+            Kind::Udp,
+            flows,
+        )?),
         "path-tcp" => Box::new(Hits::new(PipelinePath::new(flows)?, Kind::Tcp, flows)?),
         "path-udp" => Box::new(Hits::new(PipelinePath::new(flows)?, Kind::Udp, flows)?),
         "insert" => Box::new(Inserts::new(flows)?),

@@ -138,7 +138,7 @@ impl Types {
 #[inline]
 pub fn chunks<'a>(data: &'a [u8], parsed: &Parsed) -> Chunks<'a> {
     let start = usize::from(parsed.l4_offset) + HEADER_LEN;
-    let end = usize::from(parsed.end).min(data.len());
+    let end = (parsed.end as usize).min(data.len());
     Chunks(data.get(start..end).unwrap_or(&[]))
 }
 

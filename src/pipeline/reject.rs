@@ -44,7 +44,7 @@ pub fn answer(with: RejectWith, data: &[u8], parsed: &Parsed, out: &mut [u8]) ->
         (RejectWith::HostUnreachable, true) => (1, 3),
         (_, true) => (1, 4),
     };
-    let datagram = data.get(usize::from(parsed.l3_offset)..data.len().min(parsed.end.into()))?;
+    let datagram = data.get(usize::from(parsed.l3_offset)..data.len().min(parsed.end as usize))?;
     let most = if v6 { QUOTE_V6 } else { QUOTE_V4 };
     let quote = &datagram[..datagram.len().min(most)];
     let segment = Segment::Icmp { ty, code, rest: 0 };
@@ -58,7 +58,7 @@ fn reset(parsed: &Parsed) -> Option<Segment<'static>> {
     if tcp.flags & flags::RST != 0 {
         return None;
     }
-    let len = u32::from(parsed.end - parsed.l4_offset) - u32::from(tcp.header_len);
+    let len = parsed.end - u32::from(parsed.l4_offset) - u32::from(tcp.header_len);
     let phantom = u32::from(tcp.flags & flags::SYN != 0) + u32::from(tcp.flags & flags::FIN != 0);
     let (seq, ack, bits) = if tcp.flags & flags::ACK != 0 {
         (tcp.ack, 0, flags::RST)

@@ -54,7 +54,7 @@ pub fn inner(data: &[u8], parsed: &Parsed) -> Option<Inner> {
         return None;
     };
     let start = usize::from(parsed.l4_offset);
-    let message = data.get(start..data.len().min(usize::from(parsed.end)))?;
+    let message = data.get(start..data.len().min(parsed.end as usize))?;
     let quoted = match (parsed.proto, ty) {
         (proto::ICMPV6, icmp::v6::REDIRECT) => redirected(message)?,
         _ => message.get(icmp::HEADER_LEN..)?,

@@ -42,9 +42,34 @@ pub struct Transport {
     pub proto: u8,
     /// Its offset from the start of the slice that was walked.
     pub offset: usize,
-    /// Fragment offset in bytes, and whether more follow; `None` without a fragment header.
+    /// Fragment offset in bytes, and whether more follow; `None` without a fragment header. Of
+    /// several headers the first that is not atomic (RFC 6946) counts: that is where a receiver
+    /// stops and waits for the rest.
     pub fragment: Option<(u16, bool)>,
 }
+
+/// The header of a fragment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FragmentHeader {
+    /// Its offset from the start of the slice that was walked.
+    pub offset: usize,
+    /// Offset of the byte that names it: the next-header field of what stands before it.
+    pub named_at: usize,
+    /// Fragment offset in bytes.
+    pub start: u16,
+    /// Whether more follow.
+    pub more: bool,
+    /// Identification.
+    pub id: u32,
+}
+
+/// Bytes of a fragment header.
+pub const FRAGMENT_LEN: usize = 8;
+/// Offset of the next-header field in [`Header`].
+const NEXT_HEADER: usize = 6;
+
+/// Offset and "more" of a fragment that is all of its datagram.
+const ATOMIC: (u16, bool) = (0, false);
 
 /// Extension headers that are walked before the packet counts as unreadable.
 const MAX_HEADERS: usize = 16;
@@ -63,8 +88,11 @@ pub fn transport(datagram: &[u8], mut proto: u8) -> Option<Transport> {
             ext::FRAGMENT => {
                 let field = U16::<BE>::read_from_bytes(datagram.get(offset + 2..offset + 4)?);
                 let field = field.ok()?.get();
-                fragment = Some((field & !7, field & 1 != 0));
-                8
+                // Of a datagram that was cut, what follows is cut off, whatever it claims to be.
+                if fragment.is_none_or(|part| part == ATOMIC) {
+                    fragment = Some((field & !7, field & 1 != 0));
+                }
+                FRAGMENT_LEN
             }
             ext::NONE => return None,
             _ => {
@@ -88,6 +116,41 @@ pub fn transport(datagram: &[u8], mut proto: u8) -> Option<Transport> {
                 fragment,
             });
         }
+    }
+    None
+}
+
+/// The fragment header of `datagram`, the first that is not atomic; `None` if it is no fragment.
+/// Unlike [`transport`], it does not ask for what stands behind it.
+pub fn fragment(datagram: &[u8], mut proto: u8) -> Option<FragmentHeader> {
+    let (mut named_at, mut offset) = (NEXT_HEADER, HEADER_LEN);
+    for _ in 0..MAX_HEADERS {
+        let len = match proto {
+            ext::HOP_BY_HOP | ext::ROUTING | ext::DEST_OPTIONS => {
+                (usize::from(*datagram.get(offset + 1)?) + 1) * 8
+            }
+            ext::AUTH => (usize::from(*datagram.get(offset + 1)?) + 2) * 4,
+            ext::FRAGMENT => {
+                let header = datagram.get(offset..offset + FRAGMENT_LEN)?;
+                let field = u16::from_be_bytes([header[2], header[3]]);
+                let (start, more) = (field & !7, field & 1 != 0);
+                if (start, more) != ATOMIC {
+                    let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+                    return Some(FragmentHeader {
+                        offset,
+                        named_at,
+                        start,
+                        more,
+                        id,
+                    });
+                }
+                FRAGMENT_LEN
+            }
+            _ => return None,
+        };
+        proto = *datagram.get(offset)?;
+        named_at = offset;
+        offset += len;
     }
     None
 }
@@ -131,6 +194,30 @@ mod tests {
         assert_eq!(first.proto, 17);
         let later = transport(&datagram(&[17, 0, 0, 8, 0, 0, 0, 9]), ext::FRAGMENT).unwrap();
         assert_eq!(later.fragment, Some((8, false)));
+    }
+
+    #[test]
+    fn a_fragment_inside_a_fragment_is_hidden_by_the_outer_one() {
+        // first fragment of something; behind it, an atomic header that would make it look whole
+        let outer = [ext::FRAGMENT, 0, 0, 1, 0, 0, 0, 9];
+        let atomic = [17, 0, 0, 0, 0, 0, 0, 8];
+        let udp = [0; 8];
+        let bytes = datagram(&[outer, atomic, udp].concat());
+        let found = transport(&bytes, ext::FRAGMENT).unwrap();
+        assert_eq!(found.fragment, Some((0, true)));
+        let header = fragment(&bytes, ext::FRAGMENT).unwrap();
+        assert_eq!((header.offset, header.named_at, header.id), (40, 6, 9));
+        // the other way round, the atomic one is passed over
+        let inner = [17, 0, 0, 9, 0, 0, 0, 8];
+        let atomic = [ext::FRAGMENT, 0, 0, 0, 0, 0, 0, 9];
+        let bytes = datagram(&[atomic, inner, udp].concat());
+        let found = transport(&bytes, ext::FRAGMENT).unwrap();
+        assert_eq!(found.fragment, Some((8, true)));
+        let header = fragment(&bytes, ext::FRAGMENT).unwrap();
+        assert_eq!((header.offset, header.named_at, header.id), (48, 40, 8));
+        assert_eq!((header.start, header.more), (8, true));
+        let whole = datagram(&[[17, 0, 0, 0, 0, 0, 0, 9], udp].concat());
+        assert_eq!(fragment(&whole, ext::FRAGMENT), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod build;
 pub mod checksum;
 pub mod ethernet;
+pub mod fragment;
 pub mod gre;
 pub mod icmp;
 pub mod inner;

@@ -101,13 +101,9 @@ fn ip4(parsed: &mut Parsed, bytes: &[u8], available: usize) {
     parsed.ttl = header.ttl;
     parsed.dscp = header.tos >> 2;
     parsed.l4_offset = parsed.l3_offset + header_len as u16;
-    parsed.end = parsed.l3_offset + total as u16;
+    parsed.end = u32::from(parsed.l3_offset) + total as u32;
     let field = header.fragment.get();
-    parsed.fragment = match (field & ipv4::OFFSET_MASK, field & ipv4::MORE_FRAGMENTS) {
-        (0, 0) => Fragment::Whole,
-        (0, _) => Fragment::First,
-        _ => Fragment::Later,
-    };
+    parsed.fragment = fragment(field & ipv4::OFFSET_MASK, field & ipv4::MORE_FRAGMENTS != 0);
     if parsed.fragment != Fragment::Later {
         // The segment may end before the datagram does (a chained buffer).
         let behind = &bytes[header_len..bytes.len().min(total)];
@@ -136,27 +132,39 @@ fn ip6(parsed: &mut Parsed, bytes: &[u8], available: usize) {
     };
     parsed.ttl = header.hop_limit;
     parsed.dscp = (version_class as u8) >> 2;
-    parsed.end = parsed.l3_offset + total as u16;
+    parsed.end = u32::from(parsed.l3_offset) + total as u32;
     parsed.proto = header.next_header;
     parsed.l4_offset = parsed.l3_offset + ipv6::HEADER_LEN as u16;
     let datagram = &bytes[..bytes.len().min(total)];
     let Some(found) = ipv6::transport(datagram, header.next_header) else {
         parsed.l4 = L4::Bad;
+        // A fragment stays one, also where it hides what it is a fragment of.
+        if let Some(header) = ipv6::fragment(datagram, header.next_header) {
+            parsed.fragment = fragment(header.start, header.more);
+        }
         return;
     };
     parsed.proto = found.proto;
     parsed.l4_offset = parsed.l3_offset + found.offset as u16;
-    parsed.fragment = match found.fragment {
-        None | Some((0, false)) => Fragment::Whole,
-        Some((0, true)) => Fragment::First,
-        Some(_) => Fragment::Later,
-    };
+    if let Some((start, more)) = found.fragment {
+        parsed.fragment = fragment(start, more);
+    }
     if parsed.fragment != Fragment::Later {
         let behind = &datagram[found.offset..];
         parsed.l4 = match found.proto {
             proto::ICMP => L4::Bad, // of the other family
             proto => transport(proto, behind, total - found.offset, parsed.fragment),
         };
+    }
+}
+
+/// What a fragment at `start` is; one that is the first and the last is whole (RFC 6946).
+#[inline]
+const fn fragment(start: u16, more: bool) -> Fragment {
+    match (start, more) {
+        (0, false) => Fragment::Whole,
+        (0, true) => Fragment::First,
+        _ => Fragment::Later,
     }
 }
 
@@ -349,7 +357,7 @@ mod tests {
                     (None, L4::Other) => assert_eq!(parsed.proto, 89),
                     other => panic!("{other:?}"),
                 }
-                assert_eq!(usize::from(parsed.end), bytes.len());
+                assert_eq!(parsed.end as usize, bytes.len());
             }
         }
     }
@@ -396,7 +404,7 @@ mod tests {
         let mut bytes = frame(V4, Segment::Udp { sport: 1, dport: 2 }, b"");
         let end = bytes.len();
         bytes.resize(60, 0);
-        assert_eq!(usize::from(whole(&bytes).end), end);
+        assert_eq!(whole(&bytes).end as usize, end);
         assert_eq!(whole(&bytes).ip_len(), 28);
     }
 

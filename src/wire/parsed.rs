@@ -20,8 +20,9 @@ pub struct Parsed {
     pub l3_offset: u16,
     /// Offset of the transport header.
     pub l4_offset: u16,
-    /// Offset just behind the IP datagram (what follows is Ethernet padding).
-    pub end: u16,
+    /// Offset just behind the IP datagram (what follows is Ethernet padding). Behind a link header
+    /// the longest datagram ends beyond 65535.
+    pub end: u32,
     /// Transport protocol number, behind any IPv6 extension headers.
     pub proto: u8,
     /// TTL or hop limit.
@@ -118,10 +119,20 @@ impl Addrs {
 pub enum Fragment {
     /// Not fragmented.
     Whole,
+    /// It came in fragments, and has been put together.
+    Reassembled,
     /// The first of several: it has the transport header.
     First,
     /// A later one: no transport header.
     Later,
+}
+
+impl Fragment {
+    /// Whether it is a part of a datagram only, so that nothing can be said of the whole.
+    #[inline]
+    pub const fn is_part(self) -> bool {
+        matches!(self, Fragment::First | Fragment::Later)
+    }
 }
 
 /// The transport layer.
@@ -231,9 +242,11 @@ impl Parsed {
         }
     }
 
-    /// Length of the IP datagram in bytes (what `length` matches); 0 where there is none.
+    /// Length of the IP datagram in bytes (what `length` matches); 0 where there is none. Of the
+    /// few IPv6 datagrams that are longer, 65535.
     pub fn ip_len(&self) -> u16 {
-        self.end.saturating_sub(self.l3_offset)
+        let len = self.end.saturating_sub(u32::from(self.l3_offset));
+        len.min(u32::from(u16::MAX)) as u16
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn parse(parsed: &mut Parsed, data: &[u8], frame_len: usize) -> bool 
         vlan: NO_VLAN,
         l3_offset: 14,
         l4_offset: L4_OFFSET as u16,
-        end: 14 + total as u16,
+        end: 14 + total as u32,
         proto: protocol,
         ttl: head[22],
         dscp: head[15] >> 2,

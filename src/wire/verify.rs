@@ -26,7 +26,7 @@ pub fn is_right(data: &[u8], parsed: &Parsed) -> bool {
 
 /// The same, whatever the port said.
 fn sums_up(data: &[u8], parsed: &Parsed) -> bool {
-    let Some(body) = data.get(usize::from(parsed.l4_offset)..usize::from(parsed.end)) else {
+    let Some(body) = data.get(usize::from(parsed.l4_offset)..parsed.end as usize) else {
         return true;
     };
     let pseudo = || Sum::default().pseudo(&parsed.addrs, parsed.proto, body.len() as u32);

@@ -53,7 +53,7 @@ mod suspicion {
 pub fn segment<'a>(data: &'a [u8], parsed: &Parsed, tcp: &TcpHeader) -> Segment<'a> {
     let start = usize::from(parsed.l4_offset);
     let header_len = usize::from(tcp.header_len);
-    let payload = usize::from(parsed.end).saturating_sub(start + header_len) as u32;
+    let payload = (parsed.end as usize).saturating_sub(start + header_len) as u32;
     let options = data.get(start + 20..start + header_len).unwrap_or(&[]);
     let phantom = u32::from(tcp.flags & flags::SYN != 0) + u32::from(tcp.flags & flags::FIN != 0);
     Segment {

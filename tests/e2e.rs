@@ -78,7 +78,7 @@ fn stop(mut lab: Lab) {
         let (_, rest) = last.split_once(&format!("{name}=")).expect(last);
         rest.split(' ').next().unwrap().parse().expect(last)
     };
-    let out = number("forwarded") + number("dropped") + number("punted");
+    let out = number("forwarded") + number("dropped") + number("punted") + number("held");
     assert_eq!(number("received"), out, "{last}");
     assert!(number("received") > 0);
 }

@@ -2,6 +2,9 @@
 //! input. Runs the real binary; needs neither root nor DPDK.
 
 use serde_json::Value;
+use shardwall::wire::Addrs;
+use shardwall::wire::build::{Segment, frame};
+use shardwall::wire::fragment::{cut, part};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -32,8 +35,8 @@ fn objects(bytes: &[u8]) -> Vec<Value> {
 /// Packets whose answer needs what this version does not have.
 ///
 /// FTP data connections (38 to 40, 54 to 56) and the TFTP transfer (58) are `related` only with a
-/// helper; 59 to 61 are fragments, and 62 answers the datagram that they make.
-const NOT_YET: &[u64] = &[38, 39, 40, 54, 55, 56, 58, 59, 60, 61, 62];
+/// helper.
+const NOT_YET: &[u64] = &[38, 39, 40, 54, 55, 56, 58];
 
 #[test]
 fn agrees_with_the_kernel() {
@@ -73,6 +76,88 @@ fn agrees_with_the_kernel() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// The last three packets of a conversation are one datagram: two are on hold, the third speaks
+/// for all.
+#[test]
+fn fragments_are_held_and_the_last_one_speaks_for_the_datagram() {
+    let out = replay(
+        &file("policies/kernel-samples.yaml"),
+        &file("samples/kernel.pcapng"),
+        &[],
+    );
+    let lines = objects(&out.stdout);
+    for line in &lines[58..60] {
+        assert_eq!(line["verdict"], "hold", "{line}");
+        for key in ["state", "dir", "rule", "reason", "ct"] {
+            assert!(line[key].is_null(), "{key} of {line}");
+        }
+    }
+    let (whole, answer) = (&lines[60], &lines[61]);
+    assert_eq!(
+        (&whole["verdict"], &whole["rule"]),
+        (&"accept".into(), &"forward/policy".into())
+    );
+    assert_eq!(
+        (&whole["ct"]["proto"], &whole["ct"]["timeout"]),
+        (&"udp".into(), &30.into())
+    );
+    assert_eq!(
+        (&answer["state"], &answer["dir"]),
+        (&"established".into(), &"reply".into())
+    );
+}
+
+#[test]
+fn fragments_that_are_never_whole_are_in_the_summary() {
+    let dir = std::env::temp_dir().join(format!("shardwall-fragments-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let udp = Segment::Udp { sport: 1, dport: 2 };
+    let addrs = Addrs::V4 {
+        src: 0x0a00_0001,
+        dst: 0x0a00_0002,
+    };
+    let whole = frame(addrs, udp, &[0; 100]);
+    let parts: Vec<_> = (1..=4).flat_map(|id| cut(&whole, id, 40)).collect();
+    assert_eq!(parts.len(), 12);
+    // 1: only two fragments, which time out; 2: one twice; 3: overlapping, the rest is held;
+    // 4: all, and a policy that drops it.
+    let packets = [
+        (1, parts[0].clone()),
+        (1, parts[1].clone()),
+        (40, parts[3].clone()),
+        (40, parts[3].clone()),
+        (40, parts[4].clone()),
+        (40, parts[5].clone()),
+        (41, parts[6].clone()),
+        (41, part(&whole, 3, 32..72, true)),
+        (41, parts[8].clone()),
+        (41, parts[9].clone()),
+        (41, parts[10].clone()),
+        (41, parts[11].clone()),
+    ];
+    let trace = dir.join("fragments.pcap");
+    std::fs::write(&trace, classic_at(&packets)).unwrap();
+    let policy = dir.join("policy.yaml");
+    let shipped = std::fs::read_to_string(file("policies/kernel-samples.yaml")).unwrap();
+    std::fs::write(&policy, shipped.replace("policy: accept", "policy: drop")).unwrap();
+    let out = replay(&policy, &trace, &["--port", "lan"]);
+    let said: Vec<_> = objects(&out.stdout)
+        .iter()
+        .map(|line| match &line["reason"] {
+            Value::Null => line["verdict"].as_str().unwrap().to_owned(),
+            reason => reason.as_str().unwrap().to_owned(),
+        })
+        .collect();
+    let want = "hold hold hold fragment-duplicate hold policy hold fragment-overlap hold hold hold \
+                policy";
+    assert_eq!(said, want.split(' ').collect::<Vec<_>>());
+    let summary = String::from_utf8(out.stderr).unwrap();
+    let want = "12 packets: 0 accepted, 11 dropped (fragment-timeout 2, fragment-overlap 2, \
+                fragment-duplicate 1, policy 6), 1 held; 0 flows at the end\n";
+    assert_eq!(summary, want);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 #[test]
 fn the_balance_closes() {
     let out = replay(
@@ -81,10 +166,13 @@ fn the_balance_closes() {
         &[],
     );
     let lines = objects(&out.stdout);
-    let accepted = lines
-        .iter()
-        .filter(|line| line["verdict"] == "accept")
-        .count();
+    let count = |verdict: &str| {
+        let with = lines.iter().filter(|line| line["verdict"] == verdict);
+        with.count()
+    };
+    // Two were held, and passed when the third came.
+    assert_eq!(count("hold"), 2);
+    let accepted = count("accept") + count("hold");
     let reasons = lines
         .iter()
         .filter(|line| line["reason"].is_string())
@@ -138,13 +226,20 @@ fn unreadable_input_is_named() {
 
 /// A classic pcap with one frame.
 fn classic(frame: &[u8]) -> Vec<u8> {
+    classic_at(&[(1, frame.to_vec())])
+}
+
+/// A classic pcap of frames, each with its second.
+fn classic_at(packets: &[(u32, Vec<u8>)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for word in [0xa1b2_c3d4_u32, 4 << 16 | 2, 0, 0, 65_535, 1] {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
-    for word in [1, 2, frame.len() as u32, frame.len() as u32] {
-        bytes.extend_from_slice(&word.to_le_bytes());
+    for (second, frame) in packets {
+        for word in [*second, 2, frame.len() as u32, frame.len() as u32] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        bytes.extend_from_slice(frame);
     }
-    bytes.extend_from_slice(frame);
     bytes
 }

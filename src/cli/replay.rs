@@ -1,7 +1,9 @@
 //! `shardwall replay`: a capture through the packet path, in virtual time. No port, no DPDK, no
 //! root; the pipeline is the one that the workers run, and the capture's timestamps are its clock.
 //!
-//! One object (or line) a packet, in file order; the fields are the contract of the design.
+//! One object (or line) a packet, in file order; the fields are the contract of the design. A
+//! fragment is on `hold` until the last one of its datagram comes; that one's line is about the
+//! whole datagram.
 
 use super::args::Format;
 use crate::base::hash::HashKey;
@@ -9,8 +11,10 @@ use crate::base::time::Now;
 use crate::conntrack::record::FlowRecord;
 use crate::conntrack::types::CtState;
 use crate::dataplane::capture::{Capture, Captured};
-use crate::pipeline::{By, Counters, Disposition, DropReason, Pipeline, Slot};
+use crate::pipeline::defrag::{Added, Defrag, FragmentKey, Group, Limits};
+use crate::pipeline::{By, Counters, Disposition, DropReason, Outcome, Pipeline, Slot};
 use crate::policy::{self, Compiled, PortId};
+use crate::wire::fragment::{MAX_JOINED, Piece};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
@@ -127,7 +131,7 @@ fn replay(
     let default_port = port.map(|name| find_port(&compiled, name)).transpose()?;
     let mut capture = Capture::open(trace)?;
     let counters = Arc::new(Counters::default());
-    let mut run: Option<Pipeline> = None;
+    let mut run: Option<Run> = None;
     let mut now = Now::default();
     let mut number = 0;
     while let Some(next) = capture.next_frame() {
@@ -141,10 +145,8 @@ fn replay(
         // Time does not run backwards, whatever the capture says.
         now = now.max(Now::from_nanos(captured.nanos));
         let limit = compiled.conntrack().max;
-        let pipeline = run.get_or_insert_with(|| {
-            Pipeline::new(0, limit, HashKey::from_seed(1), now, counters.clone())
-        });
-        let line = step(pipeline, &compiled, now, iif, &captured, number);
+        let run = run.get_or_insert_with(|| Run::new(limit, now, &counters));
+        let line = run.step(&compiled, now, iif, captured, number);
         match format {
             Format::Json => {
                 serde_json::to_writer(&mut *out, &line).map_err(io::Error::from)?;
@@ -153,7 +155,7 @@ fn replay(
             Format::Text => print_text(out, &line)?,
         }
     }
-    Ok(summary(&counters, run.as_ref()))
+    Ok(summary(&counters, run.as_ref().map(|run| &run.pipeline)))
 }
 
 fn find_port(policy: &Compiled, name: &str) -> Result<PortId, ReplayError> {
@@ -167,54 +169,127 @@ fn find_port(policy: &Compiled, name: &str) -> Result<PortId, ReplayError> {
     }
 }
 
-/// One packet through the pipeline.
-fn step<'a>(
-    pipeline: &mut Pipeline,
-    policy: &'a Compiled,
-    now: Now,
-    iif: PortId,
-    captured: &Captured,
-    n: u64,
-) -> Line<'a> {
-    pipeline.shard_mut().expire(now.ticks(), usize::MAX);
-    pipeline.counters().received.add(1);
-    let mut slot = Slot::default();
-    pipeline.prepare(&mut slot, policy, iif, &captured.data, captured.len);
-    pipeline.prefetch(&mut slot);
-    let outcome = pipeline.decide(policy, now, iif, &captured.data, &slot);
-    let reason = match outcome.disposition {
-        Disposition::Forward(_) => {
-            pipeline.counters().forwarded.add(1);
-            None
+/// The packet path.
+struct Run {
+    pipeline: Pipeline,
+    defrag: Defrag<Vec<u8>>,
+    /// Where a datagram is put together.
+    joined: Vec<u8>,
+}
+
+impl Run {
+    fn new(limit: u32, now: Now, counters: &Arc<Counters>) -> Self {
+        let key = HashKey::from_seed(1);
+        Self {
+            pipeline: Pipeline::new(0, limit, key, now, counters.clone()),
+            defrag: Defrag::new(Limits::DEFAULT, key, counters.clone()),
+            joined: vec![0; MAX_JOINED],
         }
-        Disposition::Drop(reason) => Some(reason.name()),
-        Disposition::Reject(_) => Some(DropReason::Rejected.name()),
-    };
-    let tracked = outcome
-        .tracked
-        .filter(|tracked| tracked.state != CtState::Untracked);
-    let flow = tracked.and_then(|_| pipeline.shard().peek(&slot.prepared, now.ticks()));
-    Line {
-        n,
-        ts: captured.nanos as f64 / 1e9,
-        port: policy
-            .port_names()
-            .get(usize::from(iif.0))
-            .map_or("", String::as_str),
-        state: outcome.tracked.map(|tracked| tracked.state.name()),
-        dir: outcome
+    }
+
+    /// One packet through the pipeline.
+    fn step<'a>(
+        &mut self,
+        policy: &'a Compiled,
+        now: Now,
+        iif: PortId,
+        captured: Captured,
+        n: u64,
+    ) -> Line<'a> {
+        self.pipeline.shard_mut().expire(now.ticks(), usize::MAX);
+        self.defrag.expire(now.ticks(), usize::MAX);
+        self.pipeline.counters().received.add(1);
+        let Captured {
+            nanos, data, len, ..
+        } = captured;
+        let mut slot = Slot::default();
+        self.pipeline.prepare(&mut slot, policy, iif, &data, len);
+        self.pipeline.prefetch(&mut slot);
+        let mut outcome = self.pipeline.decide(policy, now, iif, &data, &slot);
+        let mut frames = 1;
+        if outcome.disposition == Disposition::Hold {
+            (outcome, slot, frames) = self.fragment(policy, now, iif, data, slot);
+        }
+        let reason = match outcome.disposition {
+            Disposition::Forward(_) => {
+                self.pipeline.counters().forwarded.add(frames);
+                None
+            }
+            Disposition::Drop(reason) => Some(reason.name()),
+            Disposition::Reject(_) => Some(DropReason::Rejected.name()),
+            Disposition::Hold => None,
+        };
+        let tracked = outcome
             .tracked
-            .and_then(|tracked| tracked.dir)
-            .map(|dir| dir.name()),
-        verdict: outcome.disposition.verdict(),
-        rule: match outcome.by {
-            By::Nobody => None,
-            By::Rule(rule) => Some(policy.rule_name(rule)),
-            By::EtherTypes => Some("bridge/ethertypes"),
-            By::NeighbourDiscovery => Some("bridge/neighbour-discovery"),
-        },
-        reason,
-        ct: flow.map(|flow| pipeline.shard().record(flow, now.ticks()).into()),
+            .filter(|tracked| tracked.state != CtState::Untracked);
+        let shard = self.pipeline.shard();
+        let flow = tracked.and_then(|_| shard.peek(&slot.prepared, now.ticks()));
+        Line {
+            n,
+            ts: nanos as f64 / 1e9,
+            port: policy
+                .port_names()
+                .get(usize::from(iif.0))
+                .map_or("", String::as_str),
+            state: outcome.tracked.map(|tracked| tracked.state.name()),
+            dir: outcome
+                .tracked
+                .and_then(|tracked| tracked.dir)
+                .map(|dir| dir.name()),
+            verdict: outcome.disposition.verdict(),
+            rule: match outcome.by {
+                By::Nobody => None,
+                By::Rule(rule) => Some(policy.rule_name(rule)),
+                By::EtherTypes => Some("bridge/ethertypes"),
+                By::NeighbourDiscovery => Some("bridge/neighbour-discovery"),
+            },
+            reason,
+            ct: flow.map(|flow| shard.record(flow, now.ticks()).into()),
+        }
+    }
+
+    /// Holds the fragment `data`. What is said of it, or of the datagram that it completes, with
+    /// the packet that this is about and how many frames it came in.
+    fn fragment(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        data: Vec<u8>,
+        slot: Slot,
+    ) -> (Outcome, Slot, u64) {
+        let dropped = |reason, frames| {
+            let outcome = Outcome::unjudged(Disposition::Drop(reason));
+            (outcome, slot, frames)
+        };
+        let counters = self.pipeline.counters().clone();
+        let Some(piece) = Piece::of(&data, &slot.parsed) else {
+            counters.dropped(DropReason::FragmentBad);
+            return dropped(DropReason::FragmentBad, 1);
+        };
+        let key = FragmentKey::of(&slot.parsed, &piece, iif);
+        let (ticks, len) = (now.ticks(), data.len());
+        let mut group = Group::new();
+        match self.defrag.add(ticks, key, &piece, len, data, &mut group) {
+            Added::Held => return (Outcome::unjudged(Disposition::Hold), slot, 1),
+            Added::Refused(reason) => return dropped(reason, 1),
+            Added::Whole => {}
+        }
+        let frames = group.len() as u64;
+        let parts = group.iter().map(Vec::as_slice);
+        let mut whole = Slot::default();
+        let joined = self
+            .pipeline
+            .join(&mut whole, policy, iif, &mut self.joined, parts);
+        let Some(len) = joined else {
+            counters.drops[DropReason::FragmentBad as usize].add(frames);
+            return dropped(DropReason::FragmentBad, frames);
+        };
+        let datagram = &self.joined[..len];
+        let outcome = self
+            .pipeline
+            .decide_whole(policy, now, iif, datagram, &whole, group.len());
+        (outcome, whole, frames)
     }
 }
 
@@ -258,6 +333,10 @@ fn summary(counters: &Counters, pipeline: Option<&Pipeline>) -> String {
         .collect();
     if !reasons.is_empty() {
         text += &format!(" ({})", reasons.join(", "));
+    }
+    let held = counters.held.get();
+    if held > 0 {
+        text += &format!(", {held} held");
     }
     text + &format!(
         "; {} flows at the end",

@@ -239,8 +239,9 @@ mod appliance {
         let forwarded = sum(|path| path.forwarded.get());
         let punted = sum(|path| path.punted.get());
         let dropped = sum(|path| path.dropped_total());
-        info!(received, forwarded, dropped, punted, "stopped");
-        if received != forwarded + dropped + punted {
+        let held = sum(|path| path.held.get());
+        info!(received, forwarded, dropped, punted, held, "stopped");
+        if received != forwarded + dropped + punted + held {
             error!("the balance does not close: this is a bug");
         }
     }

@@ -371,7 +371,8 @@ fn counters_are_tables_for_people_and_json_for_programs() {
          forward  policy          0      0  drop\n"
     );
     assert!(
-        text("drops").contains("tx-full           0  The port to send from took no more frames.\n")
+        text("drops")
+            .contains("tx-full                 0  The port to send from took no more frames.\n")
     );
     let stats = text("stats");
     for part in [

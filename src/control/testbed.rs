@@ -14,6 +14,7 @@ use crate::dataplane::shared::Shared;
 use crate::dataplane::steer::Steer;
 use crate::dataplane::worker::{self, Idle, LogEvent, Worker};
 use crate::pipeline::Pipeline;
+use crate::pipeline::defrag::{Defrag, Limits};
 use crate::policy::{self, PortId};
 use crate::wire::Addrs;
 use crate::wire::build::{Segment, frame};
@@ -122,6 +123,7 @@ impl Bed {
                 Worker::new(worker::Parts {
                     id,
                     io,
+                    defrag: Defrag::new(Limits::DEFAULT, HashKey::from_seed(3), path.clone()),
                     pipeline: Pipeline::new(id, 4096, HashKey::from_seed(1), clock.now(), path),
                     rings,
                     steer: Steer::new(HashKey::from_seed(2), workers),

@@ -16,6 +16,9 @@ pub struct Handed<B> {
     pub frame: B,
     /// Where it came in.
     pub port: PortId,
+    /// How many more fragments of the same datagram come behind it: the first of `n` says `n - 1`,
+    /// the last says zero. Zero for a frame that comes alone, also if it is a fragment.
+    pub follow: u8,
 }
 
 type Ring<B> = Arc<ArrayQueue<Handed<B>>>;
@@ -49,6 +52,12 @@ impl<B> Rings<B> {
     #[inline]
     pub fn push(&self, worker: usize, handed: Handed<B>) -> Result<(), Handed<B>> {
         self.to[worker].push(handed)
+    }
+
+    /// Frames that the ring to `worker` surely has room for: this worker alone fills it.
+    pub fn room(&self, worker: usize) -> usize {
+        let ring = &self.to[worker];
+        ring.capacity() - ring.len()
     }
 
     /// The next frame that `worker` handed to this one.

@@ -15,6 +15,7 @@ use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
 use crate::conntrack::limit::Budget;
 use crate::pipeline::Pipeline;
+use crate::pipeline::defrag::{Defrag, Limits};
 use crate::policy::Compiled;
 use core_affinity::CoreId;
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -155,6 +156,7 @@ where
                 let _registered = enter();
                 // On its own core, so that its memory is near.
                 let counters = all.workers[id].path.clone();
+                let defrag = Defrag::new(Limits::DEFAULT, HashKey::random(), counters.clone());
                 let mut pipeline = Pipeline::sharing(id, budget, buckets, now, counters);
                 pipeline.shard_mut().populate();
                 let steer = Steer::new(owners, workers);
@@ -162,6 +164,7 @@ where
                     id,
                     io,
                     pipeline,
+                    defrag,
                     rings,
                     steer,
                     commands: requests,

@@ -1,9 +1,12 @@
 //! Which worker owns a packet's flow: a pure function of the packet's flow key, so both
 //! directions, and ICMP errors about the flow, come to one worker. Keyed per boot with a secret
-//! of its own; it shares nothing with the bucket hash.
+//! of its own; it shares nothing with the bucket hash. Fragments have no flow key yet: what the
+//! fragments of a datagram share brings them to one worker, who finds the flow's owner once the
+//! datagram is whole.
 
 use crate::base::hash::HashKey;
 use crate::conntrack::tuple::{AnyKey, Key};
+use crate::pipeline::defrag::FragmentKey;
 
 /// The assignment of flows to workers.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +35,16 @@ impl Steer {
             Some(AnyKey::V6(key)) => key.hash(&self.secret),
             None => return receiver,
         };
+        self.pick(hash)
+    }
+
+    /// Who puts the datagram with this fragment together.
+    pub fn collector(&self, key: &FragmentKey) -> usize {
+        self.pick(key.hash(&self.secret))
+    }
+
+    #[inline]
+    fn pick(&self, hash: u64) -> usize {
         // The upper half times the number of workers: even, without a division.
         (((hash >> 32) * self.workers) >> 32) as usize
     }

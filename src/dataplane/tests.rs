@@ -11,27 +11,36 @@ use super::worker::{Idle, Parts, Worker};
 use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
 use crate::base::time::Now;
+use crate::pipeline::defrag::{Defrag, Limits};
 use crate::pipeline::{DropReason, Pipeline};
 use crate::policy::{self, PortId};
 use crate::wire::build::{Segment, frame};
+use crate::wire::fragment::cut;
 use crate::wire::tcp::flags;
 use crate::wire::{Addrs, L4, parse};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 
+mod fragments;
+
 const LAN: PortId = PortId(0);
 const WAN: PortId = PortId(1);
 
-/// Replies and what the inside starts pass; one port is rejected; the rest is dropped.
+/// Replies and what the inside starts pass; one port is rejected, one untracked, and one takes no
+/// long datagrams in fragments; the rest is dropped.
 const POLICY: &str = "
 version: 1
 ports: { lan: { device: net_null0 }, wan: { device: net_null1 }, spare: { device: net_null2 } }
 bridge: [[lan, wan]]
 conntrack: { max: 64 }
+raw:
+  - { name: bare, proto: udp, dport: 7001, action: notrack }
 chains:
   forward:
     policy: drop
     rules:
+      - { name: untracked, ct: untracked, action: accept }
+      - { name: long, proto: udp, dport: 7000, fragment: true, length: 3000-9000, action: drop }
       - { name: known, ct: [established, related], action: accept }
       - { name: no-ssh, proto: tcp, dport: 22, action: reject }
       - { name: logged, proto: udp, dport: 514, log: { prefix: syslog }, action: drop }
@@ -73,6 +82,7 @@ impl Rig {
                 Worker::new(Parts {
                     id,
                     io,
+                    defrag: Defrag::new(Limits::DEFAULT, key, counters.clone()),
                     pipeline: Pipeline::new(id, limit, key, Now::from_secs(1), counters),
                     rings,
                     steer: Steer::new(HashKey::from_seed(2), workers),
@@ -123,7 +133,7 @@ impl Rig {
 
     fn balance(&self) -> (u64, u64) {
         let out = self.sum(|w| w.path.forwarded.get() + w.path.punted.get())
-            + self.sum(|w| w.path.dropped_total());
+            + self.sum(|w| w.path.dropped_total() + w.path.held.get());
         (self.sum(|worker| worker.path.received.get()), out)
     }
 }
@@ -270,18 +280,19 @@ fn every_drop_has_its_reason() {
     header[14] = 0x35;
     let mut unknown = vec![0; 60];
     unknown[12..14].copy_from_slice(&0x88cc_u16.to_be_bytes());
-    let mut fragment = good.clone();
-    fragment[20..22].copy_from_slice(&0x2000_u16.to_be_bytes());
-    fragment[24..26].fill(0);
-    let sum = crate::wire::checksum::checksum(&fragment[14..34]);
-    fragment[24..26].copy_from_slice(&sum.to_be_bytes());
+    let long = frame(addrs(1), udp, &[0; 64]);
+    let mut empty = cut(&long, 7, 32)[0].clone();
+    empty[16..18].copy_from_slice(&20_u16.to_be_bytes());
+    empty[24..26].fill(0);
+    let sum = crate::wire::checksum::checksum(&empty[14..34]);
+    empty[24..26].copy_from_slice(&sum.to_be_bytes());
     let cases = [
         (WAN, good.clone(), DropReason::Policy),
         (WAN, good[..13].to_vec(), DropReason::ShortFrame),
         (WAN, checksum, DropReason::IpChecksum),
         (WAN, header, DropReason::IpHeader),
         (WAN, unknown, DropReason::EtherType),
-        (WAN, fragment, DropReason::Fragment),
+        (WAN, empty, DropReason::FragmentBad),
         (PortId(2), good, DropReason::NoPeer),
     ];
     for (port, bytes, reason) in cases {

@@ -5,7 +5,13 @@
 //! of the control thread; send. A frame whose flow another worker owns goes to that worker's ring
 //! and is parsed again there, so a flow is only ever touched by its owner.
 //!
+//! A fragment goes to the worker that collects its datagram ([`Steer::collector`]). Once that is
+//! whole, its flow's owner decides; if that is another worker, all fragments go to it as one group
+//! that stays together in the ring, and are put together again there.
+//!
 //! Owned by its thread; shares only what [`super::shared`] and the rings hold.
+
+mod fragments;
 
 use super::command::{self, Command};
 use super::handoff::{Handed, Rings};
@@ -15,16 +21,20 @@ use super::steer::Steer;
 use crate::base::rcu::Reader;
 use crate::base::time::Now;
 use crate::conntrack::types::CtState;
+use crate::pipeline::defrag::{Defrag, Group};
 use crate::pipeline::reject::{self, MAX_ANSWER};
-use crate::pipeline::{Disposition, DropReason, Pipeline, Slot};
+use crate::pipeline::{Disposition, DropReason, Outcome, Pipeline, Slot};
 use crate::policy::{Compiled, PortId, RejectWith, RuleId};
 use crate::wire::Parsed;
+use crate::wire::fragment::MAX_JOINED;
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender};
 use std::sync::Arc;
 
 /// Entries whose timers one loop looks at, at most.
 const EXPIRE: usize = 64;
+/// Datagrams whose time to become whole has passed, that one loop drops at most.
+const EXPIRE_DATAGRAMS: usize = 8;
 
 /// A packet that a rule wants logged; the control thread writes it.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +62,8 @@ pub struct Parts<I: Io> {
     pub io: I,
     /// Its packet path.
     pub pipeline: Pipeline,
+    /// Its fragments.
+    pub defrag: Defrag<I::Buf>,
     /// Its ends of the rings.
     pub rings: Rings<I::Buf>,
     /// Who owns what.
@@ -93,7 +105,12 @@ struct Core<I: Io> {
     id: usize,
     io: I,
     pipeline: Pipeline,
+    defrag: Defrag<I::Buf>,
+    /// Where a datagram is put together.
+    joined: Box<[u8]>,
     rings: Rings<I::Buf>,
+    /// From each worker, the group that is on its way, as far as it was taken.
+    arriving: Box<[Group<I::Buf>]>,
     steer: Steer,
     log: Sender<LogEvent>,
     shared: Arc<Shared>,
@@ -108,12 +125,16 @@ impl<I: Io> Worker<I> {
     /// Puts a worker together.
     pub fn new(parts: Parts<I>) -> Self {
         let out = (0..parts.io.ports()).map(|_| Batch::new()).collect();
+        let arriving = (0..parts.rings.workers()).map(|_| Group::new()).collect();
         Self {
             core: Core {
                 id: parts.id,
                 io: parts.io,
                 pipeline: parts.pipeline,
+                defrag: parts.defrag,
+                joined: vec![0; MAX_JOINED].into(),
                 rings: parts.rings,
+                arriving,
                 steer: parts.steer,
                 log: parts.log,
                 shared: parts.shared.clone(),
@@ -156,6 +177,7 @@ impl<I: Io> Worker<I> {
         }
         core.flush();
         core.pipeline.shard_mut().expire(now.ticks(), EXPIRE);
+        core.defrag.expire(now.ticks(), EXPIRE_DATAGRAMS);
         core.pipeline.shard().publish_entries();
         if let Ok(command) = self.commands.try_recv() {
             command::execute(command, core.pipeline.shard_mut(), now);
@@ -185,7 +207,9 @@ impl<I: Io> Worker<I> {
             while self.core.rings.pop(worker).is_some() {
                 left += 1;
             }
+            left += self.core.arriving[worker].drain(..).count();
         }
+        self.core.defrag.clear(DropReason::Shutdown);
         for _ in 0..left {
             self.core.pipeline.counters().dropped(DropReason::Shutdown);
         }
@@ -221,12 +245,29 @@ impl<I: Io> Core<I> {
             bytes += frame.frame_len() as u64;
             // The slot of a frame that is handed over serves the next one.
             self.prepare(frames.len(), policy, port, &frame);
-            let prepared = &self.slots[frames.len()].prepared;
-            let owner = self.steer.owner(prepared.key(), self.id);
+            let Slot { parsed, prepared } = &self.slots[frames.len()];
+            let owner = if parsed.fragment.is_part() {
+                let owner = self.collector(port, frame.data(), parsed);
+                if owner == self.id {
+                    // At once: its datagram may go to another worker, as may what follows.
+                    frames.push(frame);
+                    self.process(policy, now, std::mem::take(&mut frames), |_| port);
+                    continue;
+                }
+                owner
+            } else {
+                self.steer.owner(prepared.key(), self.id)
+            };
             if owner == self.id {
                 frames.push(frame);
             } else {
-                self.hand_over(owner, Handed { frame, port });
+                let follow = 0;
+                let handed = Handed {
+                    frame,
+                    port,
+                    follow,
+                };
+                self.hand_over(owner, handed);
             }
         }
         let counters = self.counters();
@@ -252,15 +293,32 @@ impl<I: Io> Core<I> {
     fn take_handed(&mut self, policy: &Compiled, now: Now, worker: usize) -> usize {
         let mut frames = Batch::new();
         let mut ports = ArrayVec::<PortId, BURST>::new();
-        while !frames.is_full() {
-            let Some(Handed { frame, port }) = self.rings.pop(worker) else {
+        let mut taken = 0;
+        while taken < BURST {
+            let Some(handed) = self.rings.pop(worker) else {
                 break;
             };
-            self.prepare(frames.len(), policy, port, &frame);
-            frames.push(frame);
-            ports.push(port);
+            taken += 1;
+            let Handed {
+                frame,
+                port,
+                follow,
+            } = handed;
+            if follow == 0 && self.arriving[worker].is_empty() {
+                self.prepare(frames.len(), policy, port, &frame);
+                frames.push(frame);
+                ports.push(port);
+                continue;
+            }
+            self.arriving[worker].push(frame);
+            if follow == 0 {
+                // What came before it is decided before it.
+                self.process(policy, now, std::mem::take(&mut frames), |at| ports[at]);
+                ports.clear();
+                let group = self.arriving[worker].take();
+                self.datagram(policy, now, port, group, true);
+            }
         }
-        let taken = frames.len();
         if taken > 0 {
             self.counters().handed_in.add(taken as u64);
             self.process(policy, now, frames, |at| ports[at]);
@@ -283,19 +341,7 @@ impl<I: Io> Core<I> {
         for (at, frame) in frames.into_iter().enumerate() {
             let (slot, iif) = (&self.slots[at], port(at));
             let outcome = self.pipeline.decide(policy, now, iif, frame.data(), slot);
-            if let (Some(rule), Some(tracked)) = (outcome.log, outcome.tracked) {
-                let event = LogEvent {
-                    rule,
-                    generation: policy.generation(),
-                    packet: slot.parsed,
-                    iif,
-                    state: tracked.state,
-                    disposition: outcome.disposition,
-                };
-                if self.log.try_send(event).is_err() {
-                    self.counters().log_lost.add(1);
-                }
-            }
+            self.log(policy, iif, slot, &outcome);
             match outcome.disposition {
                 Disposition::Forward(oif) => self.send(oif, frame),
                 Disposition::Drop(_) => dropped.push(frame),
@@ -304,9 +350,31 @@ impl<I: Io> Core<I> {
                     self.reject(with, iif, frame.data(), &parsed);
                     dropped.push(frame);
                 }
+                Disposition::Hold => {
+                    let parsed = slot.parsed;
+                    self.fragment(policy, now, iif, &parsed, frame);
+                }
             }
         }
         self.io.discard(&mut dropped);
+    }
+
+    /// Tells the control thread of a packet that a rule wants logged.
+    #[inline]
+    fn log(&self, policy: &Compiled, iif: PortId, slot: &Slot, outcome: &Outcome) {
+        if let (Some(rule), Some(tracked)) = (outcome.log, outcome.tracked) {
+            let event = LogEvent {
+                rule,
+                generation: policy.generation(),
+                packet: slot.parsed,
+                iif,
+                state: tracked.state,
+                disposition: outcome.disposition,
+            };
+            if self.log.try_send(event).is_err() {
+                self.counters().log_lost.add(1);
+            }
+        }
     }
 
     /// Queues `frame` for `port`; what does not fit even after a flush is dropped.

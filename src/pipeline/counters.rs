@@ -1,5 +1,5 @@
 //! What a worker counts on the packet path. Conservation holds at rest:
-//! `received = forwarded + every drop reason + punted`, summed over the workers.
+//! `received = forwarded + every drop reason + punted + held`, summed over the workers.
 
 use super::DropReason;
 use crate::base::counter::Counter;
@@ -17,6 +17,12 @@ pub struct Counters {
     pub punted: Counter,
     /// Frames that the firewall made itself (answers of `reject`); not part of the balance.
     pub generated: Counter,
+    /// Fragments that wait for the rest of their datagram, at this moment (a gauge).
+    pub held: Counter,
+    /// Datagrams that were put together from fragments.
+    pub reassembled: Counter,
+    /// Datagrams of which fragments were held and that never became whole.
+    pub reassembly_failed: Counter,
     /// Dropped frames, indexed by [`DropReason`].
     pub drops: [Counter; DropReason::COUNT],
     /// What the tracker counts.

@@ -2,9 +2,11 @@
 //!
 //! A packet goes through three calls, so that a worker can run each over a whole burst and
 //! overlap the cache misses: [`Pipeline::prepare`], [`Pipeline::prefetch`], [`Pipeline::decide`].
-//! The last runs in arrival order. Pure: no clock, no I/O; a [`Pipeline`] belongs to one worker.
+//! The last runs in arrival order. A fragment waits in a [`defrag::Defrag`] until its datagram is
+//! whole, and that goes through the same calls once. Pure: no clock, no I/O; a [`Pipeline`] belongs to one worker.
 
 pub mod counters;
+pub mod defrag;
 pub mod drop;
 pub mod reject;
 pub mod run;

@@ -9,6 +9,7 @@ use crate::conntrack::shard::{Flow, Prepared, Shard, Tracked};
 use crate::conntrack::table::InsertError;
 use crate::conntrack::types::{CtState, proto};
 use crate::policy::{Compiled, Facts, PortId, RawVerdict, RejectWith, RuleId, Verdict};
+use crate::wire::fragment::join;
 use crate::wire::{self, Fragment, L3, L4, Parsed};
 use std::sync::Arc;
 
@@ -40,6 +41,8 @@ pub enum Disposition {
     Drop(DropReason),
     /// It is dropped, and its sender is told.
     Reject(RejectWith),
+    /// It is a fragment, and waits for the rest of its datagram.
+    Hold,
 }
 
 impl Disposition {
@@ -49,6 +52,7 @@ impl Disposition {
             Disposition::Forward(_) => "accept",
             Disposition::Drop(_) => "drop",
             Disposition::Reject(_) => "reject",
+            Disposition::Hold => "hold",
         }
     }
 }
@@ -81,8 +85,13 @@ pub struct Outcome {
 
 impl Outcome {
     const fn dropped(reason: DropReason) -> Self {
+        Self::unjudged(Disposition::Drop(reason))
+    }
+
+    /// What happens to a packet about which neither tracker nor policy was asked.
+    pub const fn unjudged(disposition: Disposition) -> Self {
         Self {
-            disposition: Disposition::Drop(reason),
+            disposition,
             by: By::Nobody,
             tracked: None,
             log: None,
@@ -160,6 +169,27 @@ impl Pipeline {
         self.shard.prepare_into(prepared, data, parsed, zone);
     }
 
+    /// The first stage of a datagram that came in fragments: puts `frames`, in the order of their
+    /// offsets, together in `scratch` ([`MAX_JOINED`](crate::wire::fragment::MAX_JOINED) bytes)
+    /// and returns the length of the whole frame. `None` if that is no datagram, or a fragment
+    /// again.
+    pub fn join<'a>(
+        &self,
+        slot: &mut Slot,
+        policy: &Compiled,
+        iif: PortId,
+        scratch: &mut [u8],
+        frames: impl Iterator<Item = &'a [u8]>,
+    ) -> Option<usize> {
+        let len = join(scratch, frames)?;
+        self.prepare(slot, policy, iif, &scratch[..len], len);
+        if slot.parsed.fragment.is_part() {
+            return None;
+        }
+        slot.parsed.fragment = Fragment::Reassembled;
+        Some(len)
+    }
+
     /// Second stage: the flow's entry is asked for.
     #[inline]
     pub fn prefetch(&self, slot: &mut Slot) {
@@ -167,7 +197,7 @@ impl Pipeline {
     }
 
     /// Third stage: the decision, in arrival order. Drops are counted here; what is forwarded is
-    /// counted where it is sent.
+    /// counted where it is sent, and a fragment where it is held.
     #[inline]
     pub fn decide(
         &mut self,
@@ -179,10 +209,32 @@ impl Pipeline {
     ) -> Outcome {
         let outcome = self.judge(policy, now, iif, data, slot);
         match outcome.disposition {
-            Disposition::Forward(_) => {}
+            Disposition::Forward(_) | Disposition::Hold => {}
             Disposition::Drop(reason) => self.counters.dropped(reason),
             Disposition::Reject(_) => self.counters.dropped(DropReason::Rejected),
         }
+        outcome
+    }
+
+    /// The third stage of a datagram that came in `fragments` frames, which is what a drop counts.
+    /// `data` and `slot` are what [`join`](Self::join) made.
+    pub fn decide_whole(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        data: &[u8],
+        slot: &Slot,
+        fragments: usize,
+    ) -> Outcome {
+        let outcome = self.decide(policy, now, iif, data, slot);
+        let reason = match outcome.disposition {
+            Disposition::Drop(reason) => reason,
+            Disposition::Reject(_) => DropReason::Rejected,
+            Disposition::Forward(_) | Disposition::Hold => return outcome,
+        };
+        let others = fragments.saturating_sub(1) as u64;
+        self.counters.drops[reason as usize].add(others);
         outcome
     }
 
@@ -214,8 +266,8 @@ impl Pipeline {
             L3::BadHeader => return Outcome::dropped(DropReason::IpHeader),
             L3::BadChecksum => return Outcome::dropped(DropReason::IpChecksum),
         }
-        if parsed.fragment != Fragment::Whole {
-            return Outcome::dropped(DropReason::Fragment);
+        if parsed.fragment.is_part() {
+            return Outcome::unjudged(Disposition::Hold);
         }
         let mut facts = Facts {
             packet: parsed,

@@ -280,7 +280,8 @@ pub struct Matches {
     pub dir: Option<Dir>,
     /// Length of the IP datagram.
     pub length: Option<U16Set>,
-    /// Part of a fragmented datagram, or whole.
+    /// Whether the datagram came in fragments. Rules see it whole, as in Linux, where this match
+    /// finds nothing once tracking has reassembled.
     pub fragment: Option<bool>,
     /// Code points, one bit each.
     pub dscp: Option<u64>,

@@ -7,6 +7,7 @@
 use super::checksum::checksum;
 use super::parsed::{Fragment, L3, Parsed};
 use super::{icmp, ipv4, ipv6, parse, proto, tcp, udp};
+use std::ops::Range;
 use zerocopy::byteorder::{BE, U16};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -27,7 +28,7 @@ pub struct Piece {
     pub more: bool,
     /// Where they lie in the frame.
     pub body: usize,
-    /// Bytes that the payload length of the whole datagram counts besides: IPv4's header, IPv6's
+    /// Bytes that the length field of the whole datagram counts besides: IPv4's header, IPv6's
     /// extension headers in front of the fragment header.
     pub before: u32,
     /// Its two bits of congestion notification (RFC 3168).
@@ -174,53 +175,50 @@ fn copy_headers(out: &mut [u8], data: &[u8], parsed: &Parsed, piece: &Piece) -> 
 
 /// Cuts the datagram in `frame` into fragments of at most `most` bytes of payload (a multiple of
 /// eight), with identification `id`: for tests, fuzzing and generators. The order is that of the
-/// offsets. IPv6's fragment header goes behind the fixed header.
+/// offsets.
 pub fn cut(frame: &[u8], id: u32, most: usize) -> Vec<Vec<u8>> {
-    let parsed = parse(frame, frame.len());
-    let start = usize::from(parsed.l3_offset);
-    let v6 = parsed.l3 == L3::Ipv6;
-    let body = if v6 {
-        start + ipv6::HEADER_LEN
-    } else {
-        usize::from(parsed.l4_offset)
-    };
-    let payload = &frame[body..parsed.end as usize];
+    let len = payload(frame).len();
     let most = (most & !7).max(8);
-    let mut fragments = Vec::new();
-    for (at, bytes) in payload.chunks(most).enumerate() {
-        let more = (at + 1) * most < payload.len();
-        fragments.push(fragment(frame, &parsed, body, id, at * most, bytes, more));
-    }
-    fragments
+    (0..len)
+        .step_by(most)
+        .map(|start| part(frame, id, start..len.min(start + most), start + most < len))
+        .collect()
 }
 
-/// One fragment of the datagram in `frame`, whose payload begins at `body`: `bytes` at `start`.
-fn fragment(
-    frame: &[u8],
-    parsed: &Parsed,
-    body: usize,
-    id: u32,
-    start: usize,
-    bytes: &[u8],
-    more: bool,
-) -> Vec<u8> {
+/// What the fragments of the datagram in `frame` share among them: everything behind the IPv4
+/// header, or the fixed IPv6 header.
+fn payload(frame: &[u8]) -> Range<usize> {
+    let parsed = parse(frame, frame.len());
+    let body = match parsed.l3 {
+        L3::Ipv6 => usize::from(parsed.l3_offset) + ipv6::HEADER_LEN,
+        _ => usize::from(parsed.l4_offset),
+    };
+    body..parsed.end as usize
+}
+
+/// The fragment with the bytes `range` of the datagram in `frame`. `more` is what it says about
+/// more to follow, whether there is more or not.
+pub fn part(frame: &[u8], id: u32, range: Range<usize>, more: bool) -> Vec<u8> {
+    let payload = payload(frame);
+    let (body, bytes) = (payload.start, &frame[payload][range.clone()]);
+    let parsed = parse(frame, frame.len());
     let at = usize::from(parsed.l3_offset);
     let mut out = frame[..body].to_vec();
     if parsed.l3 == L3::Ipv6 {
         let next = std::mem::replace(&mut out[at + 6], ipv6::ext::FRAGMENT);
         let payload = (ipv6::FRAGMENT_LEN + bytes.len()) as u16;
         out[at + 4..at + 6].copy_from_slice(&payload.to_be_bytes());
-        let field = start as u16 | u16::from(more);
+        let field = range.start as u16 | u16::from(more);
         out.extend_from_slice(&[next, 0]);
         out.extend_from_slice(U16::<BE>::from(field).as_bytes());
         out.extend_from_slice(&id.to_be_bytes());
     } else {
-        let field = (start / 8) as u16 | if more { ipv4::MORE_FRAGMENTS } else { 0 };
+        let more = if more { ipv4::MORE_FRAGMENTS } else { 0 };
         let total = (body - at + bytes.len()) as u16;
         if let Ok((header, _)) = ipv4::Header::mut_from_prefix(&mut out[at..]) {
             header.total_len = total.into();
             header.id = (id as u16).into();
-            header.fragment = field.into();
+            header.fragment = ((range.start / 8) as u16 | more).into();
             header.checksum = 0.into();
         }
         let sum = checksum(&out[at..]);
@@ -298,22 +296,24 @@ mod tests {
             let parsed = parse(&out, out.len());
             assert_eq!(parsed.end as usize, out.len());
             assert_eq!(parsed.dport(), Some(2));
-            // eight bytes more
-            let last = fragments.pop().unwrap();
-            let parsed = parse(&last, last.len());
-            let piece = Piece::of(&last, &parsed).unwrap();
-            let more = [&last[piece.body..], &[0; 8]].concat();
-            let whole = parse(&whole, whole.len());
-            let body = usize::from(whole.l4_offset);
-            let (first, start) = (&fragments[0], piece.start as usize);
-            let head = if addrs == V4 {
-                first[..body].to_vec()
-            } else {
-                let mut head = first[..body].to_vec();
-                head[usize::from(whole.l3_offset) + 6] = proto::UDP;
-                head
-            };
-            fragments.push(fragment(&head, &whole, body, 1, start, &more, false));
+            // A last fragment that reaches eight bytes further: the first ones, at another place.
+            let start = (fragments.len() - 1) * 1480;
+            let end = payload.len() + 8;
+            let mut last = part(&whole, 1, 0..end - start + 8, false);
+            let at = usize::from(parsed.l3_offset);
+            match addrs {
+                Addrs::V4 { .. } => {
+                    last[at + 6..at + 8].copy_from_slice(&(start as u16 / 8).to_be_bytes());
+                    last[at + 10..at + 12].fill(0);
+                    let sum = checksum(&last[at..at + 20]);
+                    last[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
+                }
+                Addrs::V6 { .. } => {
+                    last[at + 42..at + 44].copy_from_slice(&(start as u16).to_be_bytes());
+                }
+            }
+            assert_eq!(parse(&last, last.len()).fragment, Fragment::Later);
+            *fragments.last_mut().unwrap() = last;
             assert_eq!(joined(&fragments), None);
         }
     }

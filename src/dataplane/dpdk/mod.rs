@@ -41,6 +41,7 @@ pub use mempool::{Mbuf, Mempool};
 pub use probe::pci_devices;
 
 use crate::dataplane::io::BURST;
+use crate::pipeline::defrag::Limits;
 use crate::policy::{MAX_PORTS, PortId};
 use parking_lot::Mutex;
 use port::{Plan, Port};
@@ -162,9 +163,10 @@ impl Ports {
     }
 }
 
-/// Buffers that workers have in their hands and caches.
+/// Buffers that workers have in their hands and caches, and hold for reassembly.
 fn held(workers: u16) -> u32 {
-    u32::from(workers) * (mempool::CACHE + mempool::CACHE / 2 + 4 * BURST as u32)
+    let fragments = Limits::DEFAULT.fragments;
+    u32::from(workers) * (mempool::CACHE + mempool::CACHE / 2 + 4 * BURST as u32 + fragments)
 }
 
 /// One pool for each NUMA node; says which one each port has.

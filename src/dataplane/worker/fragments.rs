@@ -1,0 +1,130 @@
+//! What a worker does with fragments: off the path of all other packets.
+//!
+//! A fragment is held by the worker that collects its datagram. Once that is whole, its verdict is
+//! found by its flow's owner, and holds for all its fragments. Datagrams of a flow keep their order
+//! where the collector is the worker that received them; fragments that make a detour over another
+//! worker may be overtaken by what is not fragmented.
+
+use super::Core;
+use crate::base::time::Now;
+use crate::dataplane::handoff::Handed;
+use crate::dataplane::io::{Frame, Io};
+use crate::pipeline::defrag::{Added, FragmentKey, Group};
+use crate::pipeline::{Disposition, DropReason, Slot};
+use crate::policy::{Compiled, PortId};
+use crate::wire::Parsed;
+use crate::wire::fragment::Piece;
+
+impl<I: Io> Core<I> {
+    /// Who collects the datagram of a fragment. One that belongs to none is dropped here.
+    #[cold]
+    pub(super) fn collector(&self, port: PortId, data: &[u8], parsed: &Parsed) -> usize {
+        match Piece::of(data, parsed) {
+            Some(piece) => self.steer.collector(&FragmentKey::of(parsed, &piece, port)),
+            None => self.id,
+        }
+    }
+
+    /// Holds a fragment; the one that completes its datagram moves on with all others.
+    #[cold]
+    pub(super) fn fragment(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        parsed: &Parsed,
+        frame: I::Buf,
+    ) {
+        let Some(piece) = Piece::of(frame.data(), parsed) else {
+            self.pipeline.counters().dropped(DropReason::FragmentBad);
+            return;
+        };
+        let key = FragmentKey::of(parsed, &piece, iif);
+        let len = frame.frame_len();
+        let mut group = Group::new();
+        let added = self
+            .defrag
+            .add(now.ticks(), key, &piece, len, frame, &mut group);
+        if added == Added::Whole {
+            self.datagram(policy, now, iif, group, false);
+        }
+    }
+
+    /// Decides about the datagram whose fragments are in `group`, or hands them to its owner; what
+    /// was `handed` over already stays.
+    #[cold]
+    pub(super) fn datagram(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        group: Group<I::Buf>,
+        handed: bool,
+    ) {
+        let mut joined = std::mem::take(&mut self.joined);
+        let frames = group.iter().map(Frame::data);
+        let mut slot = Slot::default();
+        let whole = self
+            .pipeline
+            .join(&mut slot, policy, iif, &mut joined, frames);
+        match whole {
+            Some(len) => {
+                let owner = self.steer.owner(slot.prepared.key(), self.id);
+                if owner == self.id || handed {
+                    self.process_whole(policy, now, iif, &joined[..len], &slot, group);
+                } else {
+                    self.hand_over_all(owner, iif, group);
+                }
+            }
+            None => self.drop_all(DropReason::FragmentBad, &group),
+        }
+        self.joined = joined;
+    }
+
+    /// The later stages for a datagram, `data`, whose fragments are in `group`.
+    fn process_whole(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        data: &[u8],
+        slot: &Slot,
+        group: Group<I::Buf>,
+    ) {
+        let fragments = group.len();
+        let outcome = self
+            .pipeline
+            .decide_whole(policy, now, iif, data, slot, fragments);
+        self.log(policy, iif, slot, &outcome);
+        match outcome.disposition {
+            Disposition::Forward(oif) => group.into_iter().for_each(|f| self.send(oif, f)),
+            Disposition::Reject(with) => self.reject(with, iif, data, &slot.parsed),
+            Disposition::Drop(_) => {}
+            // Whole is whole; if it were not, nothing would be lost without a name.
+            Disposition::Hold => self.drop_all(DropReason::FragmentBad, &group),
+        }
+    }
+
+    /// Hands all fragments of a datagram to its flow's owner, or drops all of them.
+    fn hand_over_all(&mut self, owner: usize, port: PortId, group: Group<I::Buf>) {
+        if self.rings.room(owner) < group.len() {
+            return self.drop_all(DropReason::HandoffFull, &group);
+        }
+        let count = group.len();
+        for (at, frame) in group.into_iter().enumerate() {
+            let follow = (count - 1 - at) as u8;
+            let handed = Handed {
+                frame,
+                port,
+                follow,
+            };
+            self.hand_over(owner, handed);
+        }
+    }
+
+    /// Counts all frames of `group` as dropped.
+    fn drop_all(&self, reason: DropReason, group: &Group<I::Buf>) {
+        let counters = self.pipeline.counters();
+        counters.drops[reason as usize].add(group.len() as u64);
+    }
+}

@@ -70,7 +70,18 @@ pub(super) fn stats(socket: &Path, out: &mut Output<'_>) -> Result {
         ("forwarded", packets.forwarded, "packets handed to ports"),
         ("dropped", packets.dropped, "see `shardwall drops`"),
         ("punted", packets.punted, "packets given to the host"),
+        ("held", packets.held, "fragments that wait for the rest"),
         ("generated", packets.generated, "answers of reject"),
+        (
+            "reassembled",
+            packets.reassembled,
+            "datagrams put together from fragments",
+        ),
+        (
+            "reassembly_failed",
+            packets.reassembly_failed,
+            "datagrams that never became whole",
+        ),
         ("found", ct.found, "lookups that found a flow"),
         ("new", ct.new, "packets that could start a flow"),
         ("invalid", ct.invalid, "packets judged INVALID"),

@@ -379,7 +379,7 @@ fn counters_are_tables_for_people_and_json_for_programs() {
         "shardwall ",
         "policy generation 1, in force for ",
         "1 of 262144 flows (0.0%)",
-        "received           1  packets taken",
+        "received               1  packets taken",
     ] {
         assert!(stats.contains(part), "{part}\n{stats}");
     }

@@ -52,6 +52,8 @@ metrics! {
     Forwarded COUNTER "shardwall_forwarded_packets_total" "Packets handed to ports."
     Punted COUNTER "shardwall_punted_packets_total" "Packets given to the host's own stack."
     Generated COUNTER "shardwall_generated_packets_total" "Packets that the firewall made itself."
+    Held GAUGE "shardwall_fragments_held" "Fragments that wait for the rest of their datagram."
+    Reassembly COUNTER "shardwall_reassembly_datagrams_total" "Datagrams of which fragments came: put together (ok) or given up (failed)."
     Drops COUNTER "shardwall_drop_packets_total" "Dropped packets by reason."
     RxPackets COUNTER "shardwall_port_rx_packets_total" "Packets taken from the port."
     RxBytes COUNTER "shardwall_port_rx_bytes_total" "Bytes taken from the port."
@@ -179,6 +181,16 @@ fn packets(appliance: &Appliance, out: &mut Families) {
     for (id, counter) in counters {
         let value = appliance.sum(|worker| counter(&worker.path));
         out.add(id, &[], value as f64);
+    }
+    let held = appliance.sum(|worker| &worker.path.held);
+    out.add(Id::Held, &[], held as f64);
+    let results: [(&str, Of<Counters>); 2] = [
+        ("ok", |path| &path.reassembled),
+        ("failed", |path| &path.reassembly_failed),
+    ];
+    for (result, counter) in results {
+        let value = appliance.sum(|worker| counter(&worker.path));
+        out.add(Id::Reassembly, &[("result", result)], value as f64);
     }
     for reason in DropReason::ALL {
         let count = appliance.sum(|worker| &worker.path.drops[*reason as usize]);

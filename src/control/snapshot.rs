@@ -32,7 +32,7 @@ pub struct Stats {
     pub conntrack: ConntrackStats,
 }
 
-/// Where frames went: `received = forwarded + dropped + punted` at rest.
+/// Where frames went: `received = forwarded + dropped + punted + held` at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketStats {
     /// Taken from ports.
@@ -43,8 +43,14 @@ pub struct PacketStats {
     pub dropped: u64,
     /// Given to the host.
     pub punted: u64,
+    /// Fragments that wait for the rest of their datagram.
+    pub held: u64,
     /// Made by the firewall itself, beside the balance.
     pub generated: u64,
+    /// Datagrams that were put together from fragments.
+    pub reassembled: u64,
+    /// Datagrams of which fragments came and never all.
+    pub reassembly_failed: u64,
 }
 
 /// The tracker's counts, in netfilter's words.
@@ -159,7 +165,10 @@ impl Appliance {
                     .map(|w| w.path.dropped_total())
                     .sum(),
                 punted: path(|c| &c.punted),
+                held: path(|c| &c.held),
                 generated: path(|c| &c.generated),
+                reassembled: path(|c| &c.reassembled),
+                reassembly_failed: path(|c| &c.reassembly_failed),
             },
             conntrack: ConntrackStats {
                 entries: self.count(),

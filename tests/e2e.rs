@@ -41,6 +41,7 @@ chains:
       - { name: broken, ct: invalid, action: drop }
       - { name: ping, proto: [icmp, icmpv6], ct: new, action: accept }
       - { name: web, iif: lan, proto: tcp, dport: 80, ct: new, action: accept }
+      - { name: bulk, iif: lan, proto: udp, dport: 9000, ct: new, action: accept }
       - { name: no-mail, iif: lan, proto: tcp, dport: 25, action: reject }
 ";
 
@@ -229,6 +230,95 @@ fn policy_decides_and_reload_swaps_it() {
     }
     assert_eq!(generation, 3);
     assert_eq!(curl(&lab, 81, "1"), Some(28));
+    stop(lab);
+}
+
+/// Answers every datagram with its bytes in reverse.
+const MIRROR: &str = "
+import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+s.bind(('::', 9000))
+while True:
+    data, peer = s.recvfrom(70000)
+    s.sendto(data[::-1], peer)
+";
+
+/// Sends datagrams of each size to each host from one socket, and says what came back wrong.
+const ASK: &str = "
+import os, socket, sys
+for host in sys.argv[1:]:
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.settimeout(2)
+    for size in (100, 1473, 9000, 30000, 65000):
+        data = os.urandom(size)
+        for attempt in range(5):
+            s.sendto(data, (host, 9000))
+            try:
+                got = s.recv(70000)
+            except OSError as error:
+                got = error
+            if got == data[::-1]:
+                break
+        else:
+            print(host, size, got if isinstance(got, OSError) else 'differs')
+";
+
+#[test]
+fn datagrams_in_fragments_pass_two_workers() {
+    let Some(_turn) = enter("datagrams_in_fragments_pass_two_workers") else {
+        return;
+    };
+    let lab = lab("ei", 2);
+    for (host, size) in [
+        (OUTSIDE.0, "8000"),
+        (OUTSIDE.1, "8000"),
+        (OUTSIDE.0, "65507"),
+        (OUTSIDE.1, "65487"),
+    ] {
+        let words = ["ping", "-c", "3", "-i", "0.2", "-W", "2", "-s", size, host];
+        let ping = lab.lan.output(&words).unwrap();
+        let said = String::from_utf8_lossy(&ping.stdout);
+        assert!(said.contains("3 received"), "{said}");
+    }
+    let log = lab.dir.join("mirror.log");
+    let _server = lab
+        .wan
+        .spawn(&["python3", "-c", MIRROR], &lab.dir, &log)
+        .unwrap();
+    for _ in 0..100 {
+        let listening = lab.wan.output(&["ss", "-Hlun", "sport = :9000"]).unwrap();
+        if !listening.stdout.is_empty() {
+            break;
+        }
+        pause(20);
+    }
+    let hosts = [OUTSIDE.0, OUTSIDE.1];
+    let asked = lab
+        .lan
+        .output(&[&["python3", "-c", ASK][..], &hosts].concat())
+        .unwrap();
+    let said = String::from_utf8_lossy(&asked.stdout);
+    assert!(asked.status.success() && said.is_empty(), "{said}");
+    // One flow a family: the small datagram, the fragmented ones and their answers.
+    let flows = json(&lab, &["conntrack", "-L", "-p", "udp"]);
+    let flows = flows.as_array().unwrap();
+    assert_eq!(flows.len(), 2, "{flows:?}");
+    for flow in flows {
+        assert_eq!(flow["seen_reply"], true, "{flow}");
+    }
+    let stats = json(&lab, &["stats"]);
+    let packets = &stats["packets"];
+    // Every ping and its answer, and all but the smallest datagrams.
+    assert!(
+        packets["reassembled"].as_u64() >= Some(2 * 12 + 2 * 8),
+        "{stats}"
+    );
+    assert_eq!(
+        (&packets["held"], &stats["conntrack"]["invalid"]),
+        (&0.into(), &0.into())
+    );
     stop(lab);
 }
 

@@ -3,6 +3,7 @@
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::settings::Settings;
+use crate::walk::plays;
 use shardwall::conntrack::config::Config;
 use std::fmt;
 use std::fmt::Write;
@@ -133,6 +134,8 @@ pub(crate) struct Group {
     pub(crate) ports: &'static [u16],
     /// Whether conversations wait for about as long as flows live.
     pub(crate) hasty: bool,
+    /// Whether transport checksums are verified.
+    pub(crate) checksums: bool,
     /// Whether the table has only [`ROOM`], and random conversations stay away.
     pub(crate) full: bool,
 }
@@ -153,6 +156,7 @@ impl Group {
             strict: false,
             ports: &[80],
             hasty: false,
+            checksums: true,
             full: false,
         };
         let hasty = random.chance(50);
@@ -197,6 +201,10 @@ impl Group {
                 full: true,
                 ..plain("full", Settings::default())
             },
+            Self {
+                checksums: false,
+                ..plain("checksum=0", Settings::default())
+            },
         ]
     }
 
@@ -214,7 +222,10 @@ impl Group {
 
     /// The kernel's sysctls.
     pub(crate) fn sysctls(&self) -> Vec<String> {
-        self.settings.sysctls()
+        let mut all = self.settings.sysctls();
+        let checksum = u8::from(self.checksums);
+        all.push(format!("net.netfilter.nf_conntrack_checksum={checksum}"));
+        all
     }
 
     /// The kernel's rules: reports from behind the tracker, from the rules, and from the way out.
@@ -247,6 +258,7 @@ impl Group {
         text += "    }
     chain forward {
         type filter hook forward priority filter;
+        meta mark set 1
 ";
         let end = if self.strict {
             "log group 5 prefix \"v drop\" drop"
@@ -269,7 +281,7 @@ impl Group {
     }}
     chain out {{
         type filter hook postrouting priority 300;
-        iifname {{ \"lan\", \"wan\" }} log group 5 prefix \"v accept\"
+        meta mark 1 log group 5 prefix \"v accept\"
     }}
 }}
 "
@@ -289,6 +301,9 @@ bridge: [[lan, wan]]
 {}",
             self.settings.yaml(max)
         );
+        if !self.checksums && plays("checksums") {
+            text += "  checksum: false\n";
+        }
         if self.notrack {
             text += "raw:\n";
             for (ours, _) in NOTRACK {

@@ -193,6 +193,7 @@ fn wire(router: &Namespace, ends: &Namespace, side: usize) -> Result<(), LabErro
         ip -n {r} addr add fd0f:{n}::1/64 dev {leg} nodad
         ip -n {r} neigh add 192.0.2.{} lladdr {there} nud permanent dev {leg}
         ip -n {r} neigh add fd0f:{n}::2 lladdr {there} nud permanent dev {leg}
+        ip -n {r} neigh add fe80::1 lladdr {there} nud permanent dev {leg}
         ip -n {r} route add 10.{n}.0.0/16 via 192.0.2.{} dev {leg}
         ip -n {r} route add fd0{n}::/16 via fd0f:{n}::2 dev {leg}",
         net + 1,

@@ -193,7 +193,6 @@ fn play(seed: u64, packets: u64) {
     }
     let start = Instant::now();
     remove_leftovers(KIND);
-    replay::remove_leftovers();
     let outcomes: Vec<Outcome> = std::thread::scope(|threads| {
         let started: Vec<_> = groups
             .iter()

@@ -1,10 +1,11 @@
 //! Our side: the packets as a capture, and what the built `shardwall replay` says of each.
 
 use crate::group::Group;
+use crate::oracle::KIND;
 use crate::view::{FlowView, View};
 use serde_json::Value;
 use shardwall::conntrack::types::TcpState;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
@@ -19,27 +20,8 @@ pub(crate) struct Packet {
     pub(crate) frame: Vec<u8>,
 }
 
-/// How the names of folders begin; a process id and the number of a router follow.
-const KIND: &str = "shardwall-kernel-";
-
-/// Removes the folders of processes that ended without doing so.
-pub(crate) fn remove_leftovers() {
-    let entries = fs::read_dir(env::temp_dir())
-        .into_iter()
-        .flatten()
-        .flatten();
-    for entry in entries {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name
-            .strip_prefix(KIND)
-            .and_then(|rest| rest.split('-').next());
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// A folder for policies and captures, gone with its value.
+/// A folder for policies and captures, gone with its value. What a killed run leaves is removed as
+/// its namespaces are.
 #[derive(Debug)]
 pub(crate) struct Replay {
     dir: PathBuf,
@@ -49,8 +31,8 @@ pub(crate) struct Replay {
 impl Replay {
     /// For router number `at`.
     pub(crate) fn new(at: usize, group: &Group) -> Self {
-        let name = format!("{KIND}{}-{at}", std::process::id());
-        let dir = env::temp_dir().join(name);
+        let name = format!("shardwall-{KIND}{}", std::process::id());
+        let dir = env::temp_dir().join(name).join(at.to_string());
         fs::create_dir_all(&dir).expect("a folder for captures");
         fs::write(dir.join("policy.yaml"), group.policy()).expect("a policy");
         let built = env!("CARGO_BIN_EXE_shardwall");
@@ -81,6 +63,8 @@ impl Replay {
 impl Drop for Replay {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
+        // The last one succeeds.
+        let _ = self.dir.parent().map(fs::remove_dir);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::conntrack::table::InsertError;
 use crate::conntrack::types::{CtState, proto};
 use crate::policy::{Compiled, Facts, PortId, RawVerdict, RejectWith, RuleId, Verdict};
 use crate::wire::fragment::join;
+use crate::wire::tcp::flags;
 use crate::wire::{self, Fragment, L3, L4, Parsed};
 use std::sync::Arc;
 
@@ -307,7 +308,9 @@ impl Pipeline {
                 Err(InsertError::Full) => Disposition::Drop(DropReason::TableFull),
                 Err(InsertError::LongRun) => Disposition::Drop(DropReason::IndexFull),
             },
-            (Disposition::Reject(RejectWith::TcpReset), Flow::Known(flow)) => {
+            // A RST is not answered (RFC 9293 3.5.2), so nothing is closed.
+            (Disposition::Reject(RejectWith::TcpReset), Flow::Known(flow)) if !matches!(parsed.l4, L4::Tcp(ref header) if header.flags & flags::RST != 0) =>
+            {
                 self.shard.close(flow, ticks, config);
                 disposition
             }

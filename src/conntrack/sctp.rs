@@ -172,6 +172,7 @@ fn bundle(chunks: Chunks<'_>) -> Option<Types> {
 }
 
 /// Judges the packet that might start a flow, and prepares `core` for it.
+#[inline(never)] // like `packet`: the path of TCP and UDP stays short
 pub fn open(core: &mut Core, chunks: Chunks<'_>, vtag: u32, timeouts: &Timeouts) -> Outcome {
     // Out of the blue (RFC 9260 8.4).
     const NEVER_FIRST: &[u8] = &[chunk::ABORT, chunk::SHUTDOWN_COMPLETE, chunk::COOKIE_ACK];
@@ -196,9 +197,10 @@ pub fn open(core: &mut Core, chunks: Chunks<'_>, vtag: u32, timeouts: &Timeouts)
                 }
                 _ => return Outcome::Invalid,
             },
-            chunk::HEARTBEAT | chunk::HEARTBEAT_ACK => original.vtag = vtag,
-            // The answer to a SHUTDOWN ACK out of the blue reflects its tag.
-            _ => reply.vtag = vtag,
+            chunk::HEARTBEAT => original.vtag = vtag,
+            // The answer to one out of the blue reflects its tag (RFC 9260 8.4 5).
+            chunk::SHUTDOWN_ACK => reply.vtag = vtag,
+            _ => {}
         }
     }
     core.seen = zerocopy::transmute!(peers);
@@ -206,6 +208,7 @@ pub fn open(core: &mut Core, chunks: Chunks<'_>, vtag: u32, timeouts: &Timeouts)
 }
 
 /// Judges a packet of a known flow and moves the flow.
+#[inline(never)]
 pub fn packet(
     core: &mut Core,
     chunks: Chunks<'_>,
@@ -324,6 +327,12 @@ fn walk(
                 }
             }
             peers[other].vtag = tag;
+        }
+        if ty == chunk::COOKIE_ACK {
+            // The tags are agreed on: an INIT ACK that comes now is late.
+            for peer in &mut *peers {
+                peer.flags &= !peer_flags::INIT;
+            }
         }
         peers[0].state = new as u8;
         if old != new && new == SctpState::Established {

@@ -24,7 +24,7 @@ pub fn is_right(data: &[u8], parsed: &Parsed) -> bool {
     }
 }
 
-/// The same, whatever the port said.
+/// The same by software, in what the port does not decide.
 fn sums_up(data: &[u8], parsed: &Parsed) -> bool {
     let Some(body) = data.get(usize::from(parsed.l4_offset)..parsed.end as usize) else {
         return true;

@@ -191,11 +191,19 @@ fn what_starts_nothing() {
         &[plain(COOKIE_ACK)],
         &[plain(SHUTDOWN_COMPLETE)],
         &[plain(HEARTBEAT), data()],
+        &[encode(ERROR, 0, b""), encode(INIT, 0, &[0; 16])],
         &[encode(INIT, 0, &[0; 12])],
         &[],
     ] {
         play(&[('>', 0, chunks, "invalid -")]);
     }
+    // A COOKIE ECHO must carry a known tag, and an answer to a HEARTBEAT does not make it one.
+    play(&[(
+        '>',
+        B,
+        &[plain(COOKIE_ECHO), plain(HEARTBEAT_ACK)],
+        "invalid -",
+    )]);
     // A SHUTDOWN ACK out of the blue is answered by one packet with its tag (RFC 9260 8.4 5).
     play(&[
         ('>', A, &[plain(SHUTDOWN_ACK)], "new SHUTDOWN_ACK_SENT 3"),
@@ -326,6 +334,17 @@ fn inits_collide() {
         ('>', B, &[data()], "invalid COOKIE_ECHOED 3"),
         ('>', C, &[data()], "established COOKIE_ECHOED 3"),
     ]);
+    // Once the tags are agreed on, an INIT ACK with another one is late.
+    established().play(&[
+        ('<', A, &[init_ack(C)], "invalid ESTABLISHED 210 ASSURED"),
+        (
+            '<',
+            A,
+            &[init_ack(B)],
+            "established ESTABLISHED 210 ASSURED",
+        ),
+        ('>', B, &[data()], "established ESTABLISHED 210 ASSURED"),
+    ]);
     // A late answer to an old INIT of an association that stands.
     established().play(&[
         ('<', 0, &[init(C)], "established ESTABLISHED 210 ASSURED"),
@@ -355,6 +374,17 @@ fn heartbeats_open_a_path() {
         ),
         ('>', B, &[data()], "established ESTABLISHED 210 ASSURED"),
         ('>', C, &[data()], "invalid ESTABLISHED 210 ASSURED"),
+    ]);
+    // Of a COOKIE ECHO out of the blue nothing is learnt but what the HEARTBEAT behind it says.
+    play(&[
+        (
+            '>',
+            0,
+            &[plain(COOKIE_ECHO), plain(HEARTBEAT)],
+            "new CLOSED 10",
+        ),
+        ('<', A, &[plain(HEARTBEAT)], "established CLOSED 10"),
+        ('<', A, &[plain(ERROR)], "established CLOSED 10"),
     ]);
     // The answer alone proves nothing about the other side's tag.
     play(&[

@@ -16,14 +16,14 @@ const KINDS: [(&str, usize, bool); 11] = [
     ("udp", 7, true),
     ("icmp", 7, true),
     ("generic", 5, true),
-    ("sctp", 12, false),
-    ("gre", 5, false),
-    ("udplite", 4, false),
-    ("redirect", 0, false),
-    ("fragments", 0, false),
-    ("checksums", 0, false),
+    ("sctp", 12, true),
+    ("gre", 5, true),
+    ("udplite", 4, true),
+    ("redirect", 0, true),
+    ("fragments", 0, true),
+    ("checksums", 0, true),
     // Without a tracker since Linux 6.17, and then quoted by errors without ports.
-    ("dccp", 0, false),
+    ("dccp", 0, true),
 ];
 
 /// Whether `kind` is played.

@@ -10,6 +10,8 @@ pub mod defrag;
 pub mod drop;
 pub mod reject;
 pub mod run;
+#[cfg(test)]
+mod tests;
 
 pub use counters::Counters;
 pub use drop::DropReason;

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::limit::Bucket;
 use super::model::{
     Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, IcmpMatch, Matches, Policy,
-    ProtoSet, RejectWith, Rule,
+    ProtoSet, RejectWith, Rule, Zone,
 };
 use super::ranges::{AddrSet, U16Set};
 use super::{MAX_PORTS, PortId};
@@ -35,6 +35,7 @@ pub struct Compiled {
     pub(super) peers: [Option<PortId>; MAX_PORTS],
     /// Shared by both ports of a bridge.
     pub(super) ethertypes: [Option<Arc<[u16]>>; MAX_PORTS],
+    pub(super) zones: [Zone; MAX_PORTS],
     pub(super) ops: Box<[Op]>,
     pub(super) preds: Box<[Pred]>,
     pub(super) tables: Tables,
@@ -161,6 +162,7 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         .map(|c| c.rules.len());
     let mut peers = [None; MAX_PORTS];
     let mut ethertypes = [const { None }; MAX_PORTS];
+    let mut zones = [Zone::Fixed(0); MAX_PORTS];
     for bridge in &policy.bridges {
         let allowed: Arc<[u16]> = bridge.ethertypes.as_slice().into();
         for (port, peer) in [(bridge.a, bridge.b), (bridge.b, bridge.a)] {
@@ -168,6 +170,7 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
             if at < MAX_PORTS {
                 peers[at] = Some(peer);
                 ethertypes[at] = Some(Arc::clone(&allowed));
+                zones[at] = bridge.zone;
             }
         }
     }
@@ -178,6 +181,7 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         port_names: policy.ports.iter().map(|port| port.name.clone()).collect(),
         peers,
         ethertypes,
+        zones,
         forward,
         forward_policy: forward + rules.unwrap_or(0) as u32,
         raw,

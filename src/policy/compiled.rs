@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use super::PortId;
 use super::compile::{Compiled, Meta, RuleId};
+use super::model::Zone;
 use super::names::ETHERTYPE_LLC;
 use crate::conntrack::config::Config;
+use crate::wire::NO_VLAN;
 
 /// A rule and what it has counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +51,14 @@ impl Compiled {
         self.peers.get(usize::from(port.0)).copied().flatten()
     }
 
-    /// The zone of a frame that came in by `port` with this VLAN id. There is one so far.
+    /// The zone of a frame that came in by `port` with this VLAN id ([`NO_VLAN`] without a tag).
     #[inline]
-    pub fn zone(&self, _port: PortId, _vlan: u16) -> u16 {
-        0
+    pub fn zone(&self, port: PortId, vlan: u16) -> u16 {
+        match self.zones.get(usize::from(port.0)) {
+            Some(Zone::Fixed(zone)) => *zone,
+            Some(Zone::Vlan) if vlan != NO_VLAN => vlan,
+            _ => 0,
+        }
     }
 
     /// Whether the bridge that `port` is in passes frames that are not IP with this EtherType. A

@@ -25,7 +25,7 @@ pub use load::{MAX_FILE, load};
 pub use model::{
     Action, AddrMatch, Bridge, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, Helper, Hugepages,
     IcmpMatch, IcmpType, Limit, Log, MAX_JUMPS, Matches, Policy, Port, ProtoSet, RejectWith, Rule,
-    System, Workers,
+    System, Workers, Zone,
 };
 pub use names::protocol_name;
 pub use ranges::{AddrSet, BadRange, IpRange, U16Set};

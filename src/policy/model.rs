@@ -58,6 +58,17 @@ pub struct Bridge {
     pub b: PortId,
     /// EtherTypes that pass beside IP, ascending; 0 stands for 802.3 LLC frames.
     pub ethertypes: Vec<u16>,
+    /// The zone of its flows.
+    pub zone: Zone,
+}
+
+/// Where flows are told apart: equal tuples in two zones are two flows (nftables: `ct zone`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// This one.
+    Fixed(u16),
+    /// The id of the outermost VLAN tag; 0 for untagged frames.
+    Vlan,
 }
 
 /// Settings that are read at start.

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::Checker;
-use crate::policy::model::{Bridge, Hugepages, Port, System, Workers};
+use crate::policy::model::{Bridge, Hugepages, Port, System, Workers, Zone};
 use crate::policy::names::{ETHERTYPE_ARP, ETHERTYPES, names, number, parse_number};
 use crate::policy::yaml::{Kind, Node};
 use crate::policy::{MAX_PORTS, PortId};
@@ -75,15 +75,19 @@ impl Checker<'_> {
         let mut bridges: Vec<Bridge> = Vec::new();
         for item in self.list(node, "`bridge`").unwrap_or_default() {
             let mut ethertypes = vec![ETHERTYPE_ARP];
+            let mut zone = Zone::Fixed(0);
             let pair = match &item.kind {
                 Kind::List(_) => Some(item),
                 Kind::Map(_) => {
-                    let keys = &["ports", "ethertypes"];
+                    let keys = &["ports", "ethertypes", "zone"];
                     let Some(fields) = self.fields(item, "a bridge", keys, &[]) else {
                         continue;
                     };
                     if let Some(node) = fields.get("ethertypes") {
                         ethertypes = self.ethertypes(node);
+                    }
+                    if let Some(node) = fields.get("zone") {
+                        zone = self.zone(node).unwrap_or(zone);
                     }
                     if fields.key("ports").is_none() {
                         self.sink.error(fields.place, "bridge has no `ports`");
@@ -124,6 +128,7 @@ impl Checker<'_> {
                 a: first,
                 b: second,
                 ethertypes,
+                zone,
             });
         }
         for (at, port) in self.ports.iter().enumerate() {
@@ -137,6 +142,19 @@ impl Checker<'_> {
             }
         }
         bridges
+    }
+
+    fn zone(&mut self, node: &Node) -> Option<Zone> {
+        let text = self.scalar(node, "`zone`")?;
+        if text == "vlan" {
+            return Some(Zone::Vlan);
+        }
+        let number = parse_number(text).and_then(|number| u16::try_from(number).ok());
+        if number.is_none() {
+            let message = format!("`zone` must be a number from 0 to 65535 or vlan, not `{text}`");
+            self.sink.error(node.place, message).suggest(text, ["vlan"]);
+        }
+        number.map(Zone::Fixed)
     }
 
     fn ethertypes(&mut self, node: &Node) -> Vec<u16> {

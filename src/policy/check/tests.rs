@@ -422,6 +422,22 @@ fn bad_sections() {
             vec!["3:16 3 a bridge joins two different ports"],
         ),
         (
+            "bridge: [{ ports: [wan, lan], zone: vlna }]",
+            vec!["3:37 4 `zone` must be a number from 0 to 65535 or vlan, not `vlna`"],
+        ),
+        (
+            "bridge: [{ ports: [wan, lan], zone: 65536 }]",
+            vec!["3:37 5 `zone` must be a number from 0 to 65535 or vlan, not `65536`"],
+        ),
+        (
+            "bridge: [{ ports: [wan, lan], zone: [1] }]",
+            vec!["3:37 1 `zone` must be a single value, not a list"],
+        ),
+        (
+            "bridge: [{ ports: [wan, lan], zon: 1 }]",
+            vec!["3:31 3 unknown key `zon` in a bridge"],
+        ),
+        (
             "system: { workers: 0 }",
             vec!["4:20 1 `workers` must be a number from 1 to 128, not `0`"],
         ),

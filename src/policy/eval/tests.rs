@@ -761,6 +761,30 @@ chains: { forward: { policy: accept } }
 }
 
 #[test]
+fn bridges_say_which_zone_their_flows_are_in() {
+    let policy = build(
+        "version: 1
+ports: { a: { device: d0 }, b: { device: d1 }, c: { device: d2 }, d: { device: d3 }, e: { device: d4 }, f: { device: d5 } }
+bridge: [[a, b], { ports: [c, d], zone: 0xffff }, { ports: [e, f], zone: vlan }]
+chains: { forward: { policy: accept } }
+",
+    );
+    for (port, vlan, zone) in [
+        (0, NO_VLAN, 0),
+        (1, 42, 0),
+        (2, NO_VLAN, 65535),
+        (3, 42, 65535),
+        (4, NO_VLAN, 0),
+        (4, 42, 42),
+        (5, 4094, 4094),
+        (6, 42, 0),
+        (255, 42, 0),
+    ] {
+        assert_eq!(policy.zone(PortId(port), vlan), zone, "{port} {vlan}");
+    }
+}
+
+#[test]
 fn the_sample_decides_as_its_comments_say() {
     let policy = build(include_str!("../../../tests/policies/sample.yaml"));
     let server = Addrs::V4 {

@@ -24,7 +24,7 @@ unsafe impl<T: Send> Send for Slab<T> {}
 // SAFETY: as above; a shared slab gives out shared references only.
 unsafe impl<T: Sync> Sync for Slab<T> {}
 
-impl<T: FromZeros + Copy> Slab<T> {
+impl<T: FromZeros> Slab<T> {
     /// `len` elements, all zero.
     ///
     /// # Errors
@@ -34,7 +34,8 @@ impl<T: FromZeros + Copy> Slab<T> {
             assert!(
                 align_of::<T>() <= 4096,
                 "a page's alignment is all there is"
-            )
+            );
+            assert!(!std::mem::needs_drop::<T>(), "no element is ever dropped")
         };
         let mapped = len
             .checked_mul(size_of::<T>())
@@ -102,7 +103,7 @@ impl<T> DerefMut for Slab<T> {
 impl<T> Drop for Slab<T> {
     fn drop(&mut self) {
         if self.mapped > 0 {
-            // SAFETY: the mapping is this slab's, and `Copy` elements need no drop.
+            // SAFETY: the mapping is this slab's, and its elements need no drop.
             let _ = unsafe { munmap(self.start.as_ptr().cast(), self.mapped) };
         }
     }

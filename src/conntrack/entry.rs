@@ -197,7 +197,7 @@ pub struct Links {
     pub slot: u16,
     /// Which wheel.
     pub class: u8,
-    /// Left free by the links: the `connlimit` scopes that count the flow, as bits.
+    /// Left free by the links: how many counts hold the flow; [`super::ledger`] knows which.
     pub counted: u8,
 }
 

@@ -10,6 +10,9 @@
 //! rules (6.12 `early_drop`, `gc_worker`); unlike there one new flow ends one old flow, the nearest
 //! to its end, and not all in a bucket.
 //!
+//! Beside how many flows there are, the budget keeps how many belong to each source, destination or
+//! whatever else policy counts them by ([`Budget::tally`]; `connlimit`).
+//!
 //! The budget is shared by all workers (relaxed atomics: a bound, not an order); a purse belongs to
 //! one.
 
@@ -17,6 +20,8 @@ use super::entry::{Core, status};
 use super::table::Table;
 use super::tuple::Key;
 use super::types::TcpState;
+use crate::base::hash::HashKey;
+use crate::base::tally::Tally;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
@@ -34,10 +39,12 @@ pub struct Budget {
     /// Room that purses hold, used or not.
     given: AtomicU32,
     pressure: AtomicBool,
+    tally: Tally,
 }
 
 impl Budget {
     /// For `max` flows in `shards` shards.
+    #[allow(clippy::expect_used)] // at start, where memory that is not there ends the start
     pub fn new(max: u32, shards: u32) -> Self {
         let shards = shards.max(1);
         // What lies unused in purses must not be much of a small budget.
@@ -51,7 +58,15 @@ impl Budget {
             lot,
             given: AtomicU32::new(0),
             pressure: AtomicBool::new(false),
+            // A flow may be in more than one count; few have a count of their own.
+            tally: Tally::new(max as usize * 2, HashKey::random())
+                .expect("memory for counts of flows"),
         }
+    }
+
+    /// How many flows there are by source, destination or whatever else policy counts them by.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Flows that each shard would have if they were even.

@@ -8,6 +8,7 @@ pub mod entry;
 pub mod gre;
 pub mod icmp;
 pub mod index;
+pub mod ledger;
 pub mod limit;
 pub mod record;
 pub mod sctp;

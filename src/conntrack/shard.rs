@@ -16,6 +16,7 @@ use super::config::Config;
 use super::entry::{Core, Entry, LastSegment, status};
 use super::gre;
 use super::icmp::{self, Role};
+use super::ledger::Ledger;
 use super::limit::{self, Budget, Purse, Worth};
 use super::record::FlowRecord;
 use super::sctp;
@@ -138,6 +139,7 @@ struct Pending {
     hash: u64,
     core: Core,
     last: LastSegment,
+    mark: u32,
 }
 
 /// The flows of one worker.
@@ -147,6 +149,7 @@ pub struct Shard {
     v4: Table<KeyV4>,
     v6: Table<KeyV6>,
     purse: Purse,
+    ledger: Ledger,
     pending: Option<Pending>,
     /// Where the sweep under pressure goes on.
     swept: Option<Cursor>,
@@ -195,6 +198,7 @@ impl Shard {
             v4: Table::new(capacity, secret, now).expect("memory for the IPv4 flow table"),
             v6: Table::new(capacity, secret, now).expect("memory for the IPv6 flow table"),
             purse: Purse::new(budget),
+            ledger: Ledger::new(capacity).expect("memory for the ledger of counts"),
             pending: None,
             swept: None,
             counters,
@@ -585,6 +589,7 @@ impl Shard {
             hash: prepared.hash,
             core,
             last,
+            mark: 0,
         });
         Tracked {
             state: CtState::New,
@@ -625,6 +630,7 @@ impl Shard {
             hash,
             core,
             last,
+            mark,
         } = pending;
         let v6 = matches!(key, AnyKey::V6(_));
         let added = match *key {
@@ -634,7 +640,11 @@ impl Shard {
         if added.is_err() {
             self.purse.put();
         }
-        added.map(|entry| FlowRef { v6, entry })
+        let flow = added.map(|entry| FlowRef { v6, entry })?;
+        if *mark != 0 {
+            self.set_mark(Flow::Known(flow), *mark);
+        }
+        Ok(flow)
     }
 
     /// Ends one flow that is worth less than a new one, if there is any near the new one's place:
@@ -666,7 +676,12 @@ impl Shard {
     }
 
     fn end(&mut self, flow: FlowRef) {
-        family!(self, flow.v6, table => table.remove(flow.entry));
+        family!(self, flow.v6, table => {
+            let counted = table.entry(flow.entry).rest.links.counted;
+            let tally = self.purse.budget().tally();
+            self.ledger.end(flow.v6, flow.entry, counted, tally);
+            table.remove(flow.entry);
+        });
         self.purse.put();
         self.counters.delete.add(1);
     }
@@ -682,7 +697,12 @@ impl Shard {
     /// Ends flows whose time is over, looking at about `budget` entries at most; and while the box
     /// is too full, flows that are worth little, looking at as many again.
     pub fn expire(&mut self, now: Ticks, budget: usize) {
-        let ended = self.v4.expire(now, budget, |_| {}) + self.v6.expire(now, budget, |_| {});
+        let (ledger, tally) = (&mut self.ledger, self.purse.budget().tally());
+        let ended = self.v4.expire(now, budget, |at, entry| {
+            ledger.end(false, at, entry.rest.links.counted, tally);
+        }) + self.v6.expire(now, budget, |at, entry| {
+            ledger.end(true, at, entry.rest.links.counted, tally);
+        });
         for _ in 0..ended {
             self.purse.put();
         }
@@ -817,5 +837,8 @@ fn datagram(core: &mut Core, parsed: &Parsed, created: Ticks, now: Ticks, config
     }
 }
 
+mod asked;
 #[cfg(test)]
 mod tests;
+
+pub use asked::FlowView;

@@ -220,7 +220,12 @@ impl<K: Key> Table<K> {
 
     /// Ends the flows whose deadlines passed by `now`, looking at most at `budget` entries;
     /// `ending` sees each before it goes. Returns how many ended.
-    pub fn expire(&mut self, now: Ticks, budget: usize, mut ending: impl FnMut(&Entry<K>)) -> u32 {
+    pub fn expire(
+        &mut self,
+        now: Ticks,
+        budget: usize,
+        mut ending: impl FnMut(u32, &Entry<K>),
+    ) -> u32 {
         let before = self.len();
         let mut left = budget;
         for (class, wheel) in self.wheels.iter_mut().enumerate() {
@@ -229,7 +234,7 @@ impl<K: Key> Table<K> {
                 if !now.reached(entry.core.deadline) {
                     return Due::Lives(entry.core.deadline);
                 }
-                ending(entry);
+                ending(at, entry);
                 release(&mut self.index, &self.secret, entry, at);
                 entry.rest.links.next = self.free;
                 self.free = at + 1;

@@ -1,0 +1,92 @@
+//! What policy asks of a flow and does to it: status, mark, addresses, counts. Only for policies that
+//! do; the packet path of the others never comes here.
+
+use super::{AnyKey, Core, Flow, FlowRef, Shard, Tuple};
+use crate::base::tally::{Tally, TallyKey};
+use crate::conntrack::entry::Entry;
+use crate::conntrack::tuple::Key;
+use crate::conntrack::{entry::status, table::Table};
+use crate::wire::Addrs;
+
+/// What policy can ask of a packet's flow.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowView<'a> {
+    /// Bits of [`status`], after this packet.
+    pub status: u8,
+    /// The flow is in the table; not yet if this packet starts it.
+    pub confirmed: bool,
+    /// Its mark.
+    pub mark: u32,
+    /// Addresses of its original direction.
+    pub original: Addrs,
+    /// Its zone.
+    pub zone: u16,
+    /// The box's counts of flows.
+    pub tally: &'a Tally,
+}
+
+impl Shard {
+    /// What policy can ask of `flow`, which the last packet is about; `None` without one.
+    pub fn view(&self, flow: Flow) -> Option<FlowView<'_>> {
+        fn known<K: Key>(table: &Table<K>, entry: u32) -> (Tuple, &Core, u32) {
+            let Entry { key, core, rest } = table.entry(entry);
+            (key.lo_tuple(), core, rest.mark)
+        }
+        let (lo, core, mark) = match flow {
+            Flow::None => return None,
+            Flow::Known(FlowRef { v6: false, entry }) => known(&self.v4, entry),
+            Flow::Known(FlowRef { v6: true, entry }) => known(&self.v6, entry),
+            Flow::Pending => {
+                let pending = self.pending.as_ref()?;
+                let lo = match &pending.key {
+                    AnyKey::V4(key) => key.lo_tuple(),
+                    AnyKey::V6(key) => key.lo_tuple(),
+                };
+                (lo, &pending.core, pending.mark)
+            }
+        };
+        let original = if core.has(status::ORIGINAL_IS_LO) {
+            lo.addrs
+        } else {
+            lo.addrs.flip()
+        };
+        Some(FlowView {
+            status: core.status,
+            confirmed: flow != Flow::Pending,
+            mark,
+            original,
+            zone: lo.zone,
+            tally: self.tally(),
+        })
+    }
+
+    /// Sets the mark of `flow`, which the last packet is about.
+    pub fn set_mark(&mut self, flow: Flow, mark: u32) {
+        match flow {
+            Flow::None => {}
+            Flow::Known(flow) => {
+                family!(self, flow.v6, table => table.entry_mut(flow.entry).rest.mark = mark);
+            }
+            Flow::Pending => {
+                if let Some(pending) = &mut self.pending {
+                    pending.mark = mark;
+                }
+            }
+        }
+    }
+
+    /// Notes that `keys` of [`Shard::tally`] count `flow`, which was entered just now: they are given
+    /// back when it ends.
+    pub fn count(&mut self, flow: FlowRef, keys: &[TallyKey]) {
+        let tally = self.purse.budget().tally();
+        let counted = self.ledger.enter(flow.v6, flow.entry, keys, tally);
+        family!(self, flow.v6, table => {
+            table.entry_mut(flow.entry).rest.links.counted = counted;
+        });
+    }
+
+    /// The box's counts of flows.
+    pub fn tally(&self) -> &Tally {
+        self.purse.budget().tally()
+    }
+}

@@ -5,10 +5,12 @@ use crate::base::hash::HashKey;
 use crate::base::time::Now;
 use crate::conntrack::icmp;
 use crate::conntrack::limit::Budget;
-use crate::conntrack::shard::{Flow, Prepared, Shard, Tracked};
+use crate::conntrack::shard::{Flow, FlowRef, Prepared, Shard, Tracked};
 use crate::conntrack::table::InsertError;
 use crate::conntrack::types::{CtState, proto};
-use crate::policy::{Compiled, Facts, PortId, RawVerdict, RejectWith, RuleId, Verdict};
+use crate::policy::{
+    Compiled, Counted, Decision, Facts, FlowFacts, PortId, RawVerdict, RejectWith, RuleId, Verdict,
+};
 use crate::wire::fragment::join;
 use crate::wire::tcp::flags;
 use crate::wire::{self, Fragment, L3, L4, Parsed};
@@ -106,6 +108,8 @@ pub struct Pipeline {
     worker: usize,
     shard: Shard,
     counters: Arc<Counters>,
+    /// What the flow that the last packet starts was added to.
+    counted: Counted,
 }
 
 impl Pipeline {
@@ -135,6 +139,7 @@ impl Pipeline {
             worker,
             shard,
             counters,
+            counted: Counted::new(),
         }
     }
 
@@ -276,6 +281,7 @@ impl Pipeline {
             oif,
             state: CtState::Untracked,
             dir: None,
+            flow: None,
             now,
         };
         let notrack = policy.raw(self.worker, &facts) == RawVerdict::Notrack;
@@ -286,7 +292,11 @@ impl Pipeline {
             .track(data, parsed, prepared, notrack, ticks, config);
         facts.state = tracked.state;
         facts.dir = tracked.dir;
-        let decision = policy.forward(self.worker, &facts);
+        let decision = if policy.asks_of_flows() {
+            self.forward_with_flow(policy, &facts, tracked.flow)
+        } else {
+            policy.forward(self.worker, &facts)
+        };
         let mut by = By::Rule(decision.rule);
         let disposition = match decision.verdict {
             Verdict::Accept => Disposition::Forward(oif),
@@ -316,12 +326,52 @@ impl Pipeline {
             }
             _ => disposition,
         };
+        if !self.counted.is_empty() {
+            self.settle(match tracked.flow {
+                Flow::Known(flow) => Some(flow),
+                Flow::None | Flow::Pending => None,
+            });
+        }
         Outcome {
             disposition,
             by,
             tracked: Some(tracked),
             log: decision.log,
         }
+    }
+
+    /// Runs the chains of a policy that asks something of `flow`, or changes it.
+    #[inline(never)]
+    fn forward_with_flow(&mut self, policy: &Compiled, facts: &Facts<'_>, flow: Flow) -> Decision {
+        let Some(view) = self.shard.view(flow) else {
+            return policy.forward(self.worker, facts);
+        };
+        let known = FlowFacts::new(view);
+        let facts = Facts {
+            flow: Some(&known),
+            ..*facts
+        };
+        let decision = policy.forward(self.worker, &facts);
+        let mark = known.new_mark();
+        self.counted = known.counted();
+        if let Some(mark) = mark {
+            self.shard.set_mark(flow, mark);
+        }
+        decision
+    }
+
+    /// Lets the counts hold the flow that the packet started, or takes them back if it did not come
+    /// into the table.
+    #[cold]
+    fn settle(&mut self, flow: Option<FlowRef>) {
+        match flow {
+            Some(flow) => self.shard.count(flow, &self.counted),
+            None => {
+                let tally = self.shard.tally();
+                self.counted.iter().for_each(|key| tally.remove(*key));
+            }
+        }
+        self.counted.clear();
     }
 }
 

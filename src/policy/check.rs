@@ -9,6 +9,7 @@
 
 mod chains;
 mod conntrack;
+mod flows;
 mod graph;
 mod headers;
 mod matches;
@@ -59,6 +60,7 @@ pub fn parse(name: &str, text: &str) -> Result<Checked, PolicyErrors> {
         sink: Sink::new(text),
         ports: Vec::new(),
         sets: BTreeMap::new(),
+        connlimits: 0,
     };
     let root = yaml::read(text, &mut checker.sink);
     let model = root.and_then(|root| checker.policy(&root));
@@ -76,7 +78,7 @@ pub fn parse(name: &str, text: &str) -> Result<Checked, PolicyErrors> {
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo): to compare texts, not to guard against anyone.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
@@ -87,6 +89,8 @@ struct Checker<'a> {
     sink: Sink<'a>,
     ports: Vec<Port>,
     sets: BTreeMap<String, Set>,
+    /// Rules with a `connlimit` so far.
+    connlimits: usize,
 }
 
 /// A set of `sets:`.

@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::check::fnv1a;
+use super::flow::Scope;
 use super::limit::Bucket;
 use super::model::{
-    Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, IcmpMatch, Matches, Policy,
-    ProtoSet, RejectWith, Rule, Zone,
+    Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, IcmpMatch, MarkMatch,
+    MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
 };
 use super::ranges::{AddrSet, U16Set};
 use super::{MAX_PORTS, PortId};
@@ -39,6 +41,8 @@ pub struct Compiled {
     pub(super) ops: Box<[Op]>,
     pub(super) preds: Box<[Pred]>,
     pub(super) tables: Tables,
+    /// Some rule asks something of flows beside their state, or changes them.
+    pub(super) asks_of_flows: bool,
     pub(super) forward: u32,
     pub(super) forward_policy: u32,
     pub(super) raw: u32,
@@ -74,9 +78,22 @@ pub(super) struct Op {
     /// How many they are.
     pub(super) count: u16,
     pub(super) logs: bool,
+    /// Its [`Extra`] sets a mark.
+    pub(super) marks: bool,
     pub(super) act: Act,
-    /// Index of its bucket.
-    pub(super) limit: Option<u32>,
+    /// Index of its [`Extra`], or [`NO_EXTRA`].
+    pub(super) extra: u32,
+}
+
+/// [`Op::extra`] of a rule without.
+pub(super) const NO_EXTRA: u32 = u32::MAX;
+
+/// What few rules have.
+#[derive(Debug)]
+pub(super) struct Extra {
+    pub(super) limit: Option<Bucket>,
+    pub(super) connlimit: Option<Scope>,
+    pub(super) mark: Option<MarkValue>,
 }
 
 /// What an operation does.
@@ -104,6 +121,8 @@ pub(super) enum Pred {
     Oif(u64),
     Dir(Dir),
     Family(Family),
+    Status(StatusMatch),
+    Mark(u32),
     Proto(u8),
     Protos(u32),
     Flags(FlagsMatch),
@@ -136,7 +155,8 @@ pub(super) struct Tables {
     pub(super) numbers: Vec<U16Set>,
     pub(super) protos: Vec<ProtoSet>,
     pub(super) icmp: Vec<IcmpMatch>,
-    pub(super) buckets: Vec<Bucket>,
+    pub(super) marks: Vec<MarkMatch>,
+    pub(super) extras: Vec<Extra>,
 }
 
 /// Lays out `policy` for `workers` workers.
@@ -174,6 +194,9 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
             }
         }
     }
+    let mut rules_of_chains = policy.chains.iter().flat_map(|chain| &chain.rules);
+    let asks_of_flows =
+        rules_of_chains.any(|rule| rule.mark.is_some() || rule.matches.ask_of_flows());
     let blocks = layout.ops.len().div_ceil(8);
     Compiled {
         generation,
@@ -192,6 +215,7 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         ops: layout.ops.into_boxed_slice(),
         preds: layout.preds.into_boxed_slice(),
         tables: layout.tables,
+        asks_of_flows,
         rules: layout.rules,
     }
 }
@@ -234,8 +258,9 @@ impl Layout {
             preds,
             count: 0,
             logs: false,
+            marks: false,
             act,
-            limit: None,
+            extra: NO_EXTRA,
         });
         self.rules.push(meta);
     }
@@ -267,23 +292,45 @@ impl Layout {
             Action::Continue => Act::Continue,
             Action::Notrack => Act::Notrack,
         };
-        let limit = rule.matches.limit.as_ref().map(|limit| {
-            self.tables.buckets.push(Bucket::new(limit));
-            self.tables.buckets.len() as u32 - 1
-        });
+        let extra = self.extra(chain, rule);
         let count = (self.preds.len() as u32 - preds) as u16;
         self.ops.push(Op {
             preds,
             count,
             logs: rule.log.is_some(),
+            marks: rule.mark.is_some(),
             act,
-            limit,
+            extra,
         });
         let prefix = rule.log.as_ref().and_then(|log| log.prefix.clone());
-        let action = rule.action.to_string();
+        let action = match (&rule.mark, &rule.action) {
+            (None, action) => action.to_string(),
+            (Some(mark), Action::Continue) if rule.log.is_none() => format!("mark {mark}"),
+            (Some(mark), action) => format!("mark {mark}, {action}"),
+        };
         self.rules.push(Some(Meta::new(
             chain, &rule.name, &action, prefix, rule.hash,
         )));
+    }
+
+    fn extra(&mut self, chain: &str, rule: &Rule) -> u32 {
+        let extra = Extra {
+            limit: rule.matches.limit.as_ref().map(Bucket::new),
+            connlimit: rule.matches.connlimit.map(|limit| {
+                let identity = format!("{chain}/{} {:x}", rule.name, rule.hash);
+                let id = fnv1a(identity.as_bytes());
+                Scope { id, limit }
+            }),
+            mark: rule.mark,
+        };
+        match extra {
+            Extra {
+                limit: None,
+                connlimit: None,
+                mark: None,
+            } => NO_EXTRA,
+            extra => index(&mut self.tables.extras, extra),
+        }
     }
 
     /// Cheapest first, and what most often fails before the rest.
@@ -294,8 +341,13 @@ impl Layout {
             m.oif.map(Pred::Oif),
             m.dir.map(Pred::Dir),
             m.family.map(Pred::Family),
+            m.status.map(Pred::Status),
         ];
         self.preds.extend(flat.into_iter().flatten());
+        if let Some(mark) = &m.mark {
+            let mark = index(&mut self.tables.marks, mark.clone());
+            self.preds.push(Pred::Mark(mark));
+        }
         if let Some(protos) = m.proto {
             let mut all = protos.iter();
             let pred = match (all.next(), all.next()) {

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::PortId;
-use super::compile::{Compiled, Meta, RuleId};
+use super::compile::{Compiled, Extra, Meta, Op, RuleId};
+use super::limit::Bucket;
 use super::model::Zone;
 use super::names::ETHERTYPE_LLC;
 use crate::conntrack::config::Config;
@@ -59,6 +60,13 @@ impl Compiled {
             Some(Zone::Vlan) if vlan != NO_VLAN => vlan,
             _ => 0,
         }
+    }
+
+    /// Whether rules ask anything of a packet's flow beside its state, or change it: only then need
+    /// [`super::Facts::flow`] be there.
+    #[inline]
+    pub fn asks_of_flows(&self) -> bool {
+        self.asks_of_flows
     }
 
     /// Whether the bridge that `port` is in passes frames that are not IP with this EtherType. A
@@ -137,15 +145,20 @@ impl Compiled {
             if let (Some(slot), Some(base)) = (carried.get_mut(at), before.get(from)) {
                 *slot = old.total(from, *base);
             }
-            let bucket =
-                |policy: &'_ Compiled, at: usize| policy.ops.get(at).and_then(|op| op.limit);
-            if let (Some(new), Some(past)) = (bucket(self, at), bucket(old, from))
-                && let Some(new) = self.tables.buckets.get(new as usize)
-                && let Some(past) = old.tables.buckets.get(past as usize)
-            {
+            if let (Some(new), Some(past)) = (self.bucket(at), old.bucket(from)) {
                 new.carry_from(past);
             }
         }
+    }
+
+    /// What the rule has beside its predicates.
+    #[inline]
+    pub(super) fn extra(&self, op: &Op) -> Option<&Extra> {
+        self.tables.extras.get(op.extra as usize)
+    }
+
+    fn bucket(&self, at: usize) -> Option<&Bucket> {
+        self.extra(self.ops.get(at)?)?.limit.as_ref()
     }
 
     /// Counts one packet of `bytes` for the operation `at`.

@@ -5,7 +5,8 @@
 //! Concurrency: any number of workers at once; each writes only its own counters.
 
 use super::PortId;
-use super::compile::{Act, Compiled, Op, Pred, RuleId};
+use super::compile::{Act, Compiled, NO_EXTRA, Op, Pred, RuleId};
+use super::flow::FlowFacts;
 use super::model::{Family, FlagsMatch, IcmpMatch, MAX_JUMPS, RejectWith};
 use super::ranges::AddrSet;
 use crate::base::time::Now;
@@ -25,6 +26,8 @@ pub struct Facts<'a> {
     pub state: CtState,
     /// Its direction in the flow, if it has one; not read by raw rules.
     pub dir: Option<Dir>,
+    /// Its flow, if it has one and [`Compiled::asks_of_flows`]; not read by raw rules.
+    pub flow: Option<&'a FlowFacts<'a>>,
     /// When.
     pub now: Now,
 }
@@ -82,6 +85,7 @@ impl Compiled {
     }
 
     /// Runs the chains from `forward` on, and counts the packet for every rule that it matched.
+    /// `facts.flow` then knows the flow's new mark, and what counts it.
     #[inline]
     pub fn forward(&self, worker: usize, facts: &Facts<'_>) -> Decision {
         let mut stack = [0u32; MAX_JUMPS];
@@ -106,6 +110,9 @@ impl Compiled {
             }
             if op.logs {
                 log = Some(RuleId(at));
+            }
+            if op.marks {
+                self.mark(op, facts);
             }
             match op.act {
                 Act::Accept => return decide(Verdict::Accept, at, log),
@@ -138,7 +145,7 @@ impl Compiled {
         }
     }
 
-    /// Whether all matches of `op` hold. The limit comes last: it counts only what passed the rest.
+    /// Whether all matches of `op` hold. Limits come last: they count only what passed the rest.
     #[inline]
     fn holds(&self, op: &Op, facts: &Facts<'_>) -> bool {
         let first = op.preds as usize;
@@ -147,10 +154,28 @@ impl Compiled {
             .get(first..first + usize::from(op.count))
             .unwrap_or_default();
         preds.iter().all(|pred| self.test(pred, facts))
-            && op.limit.is_none_or(|limit| {
-                let bucket = self.tables.buckets.get(limit as usize);
-                bucket.is_some_and(|bucket| bucket.take(facts.now))
-            })
+            && (op.extra == NO_EXTRA || self.limits_hold(op, facts))
+    }
+
+    fn limits_hold(&self, op: &Op, facts: &Facts<'_>) -> bool {
+        let Some(extra) = self.extra(op) else {
+            return false;
+        };
+        extra
+            .limit
+            .as_ref()
+            .is_none_or(|bucket| bucket.take(facts.now))
+            && extra
+                .connlimit
+                .is_none_or(|scope| facts.flow.is_some_and(|flow| scope.holds(flow)))
+    }
+
+    #[cold]
+    fn mark(&self, op: &Op, facts: &Facts<'_>) {
+        let mark = self.extra(op).and_then(|extra| extra.mark);
+        if let (Some(mark), Some(flow)) = (mark, facts.flow) {
+            flow.set_mark(mark);
+        }
     }
 
     #[inline]
@@ -171,6 +196,13 @@ impl Compiled {
             Pred::Dir(dir) => facts.dir == Some(dir),
             Pred::Family(Family::Ipv4) => packet.l3 == L3::Ipv4,
             Pred::Family(Family::Ipv6) => packet.l3 == L3::Ipv6,
+            Pred::Status(want) => facts
+                .flow
+                .is_some_and(|flow| (flow.status() & want.mask != 0) != want.negated),
+            Pred::Mark(set) => tables.marks.get(set as usize).is_some_and(|want| {
+                let any = |mark| want.any.iter().any(|one| one.is(mark)) != want.negated;
+                facts.flow.is_some_and(|flow| any(flow.mark()))
+            }),
             Pred::Proto(number) => is_ip(packet) && packet.proto == number,
             Pred::Protos(set) => {
                 let set = tables.protos.get(set as usize);

@@ -8,6 +8,7 @@ mod compile;
 mod compiled;
 mod diagnostic;
 mod eval;
+mod flow;
 mod limit;
 mod load;
 mod model;
@@ -21,11 +22,12 @@ pub use compile::{Compiled, RuleId, compile};
 pub use compiled::RuleInfo;
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity};
 pub use eval::{Decision, Facts, RawVerdict, Verdict};
+pub use flow::{Counted, FlowFacts};
 pub use load::{MAX_FILE, load};
 pub use model::{
-    Action, AddrMatch, Bridge, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, Helper, Hugepages,
-    IcmpMatch, IcmpType, Limit, Log, MAX_JUMPS, Matches, Policy, Port, ProtoSet, RejectWith, Rule,
-    System, Workers, Zone,
+    Action, AddrMatch, Bridge, Chain, ChainPolicy, ConnLimit, FORWARD, Family, FlagsMatch, Helper,
+    Hugepages, IcmpMatch, IcmpType, Limit, Log, MAX_JUMPS, MarkMatch, MarkValue, Matches, Per,
+    Policy, Port, ProtoSet, RejectWith, Rule, StatusMatch, System, Workers, Zone, flow_status,
 };
 pub use names::protocol_name;
 pub use ranges::{AddrSet, BadRange, IpRange, U16Set};
@@ -34,6 +36,9 @@ pub use restart::restart_needed;
 /// A port of the policy, by its place in `ports:`; index into every per-port array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortId(pub u8);
+
+/// Most rules with a `connlimit` in one policy: so many counts may hold a flow.
+pub const MAX_CONNLIMITS: usize = crate::conntrack::ledger::MAX_COUNTS;
 
 /// Most ports that one box can have.
 pub const MAX_PORTS: usize = 64;

@@ -173,6 +173,8 @@ pub struct Rule {
     pub action: Action,
     /// Whether and how that is logged.
     pub log: Option<Log>,
+    /// What becomes of the mark of the packet's flow.
+    pub mark: Option<MarkValue>,
     /// Line in the file.
     pub line: u32,
     /// Hash of the rule as it is written, without its comment: a rule whose hash did not change
@@ -298,14 +300,20 @@ pub struct Matches {
     pub dscp: Option<u64>,
     /// VLAN ids of the outermost tag; an untagged frame never matches.
     pub vlan: Option<U16Set>,
+    /// Mark of the flow.
+    pub mark: Option<MarkMatch>,
+    /// Status of the flow.
+    pub status: Option<StatusMatch>,
     /// Rate.
     pub limit: Option<Limit>,
+    /// Number of flows.
+    pub connlimit: Option<ConnLimit>,
 }
 
 impl Matches {
     /// Whether every packet matches.
     pub fn is_empty(&self) -> bool {
-        self.is_constant_true() && self.limit.is_none()
+        self.is_constant_true() && self.limit.is_none() && self.connlimit.is_none()
     }
 
     fn is_constant_true(&self) -> bool {
@@ -325,6 +333,13 @@ impl Matches {
             && self.fragment.is_none()
             && self.dscp.is_none()
             && self.vlan.is_none()
+            && self.mark.is_none()
+            && self.status.is_none()
+    }
+
+    /// Whether they ask something of the packet's flow beside its state.
+    pub fn ask_of_flows(&self) -> bool {
+        self.mark.is_some() || self.status.is_some() || self.connlimit.is_some()
     }
 }
 
@@ -414,4 +429,100 @@ pub struct Limit {
     pub period_nanos: u64,
     /// At once.
     pub burst: u32,
+}
+
+/// A mark under a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkValue {
+    /// Bits.
+    pub value: u32,
+    /// Which bits count.
+    pub mask: u32,
+}
+
+impl MarkValue {
+    /// Whether `mark` has this value under the mask.
+    #[inline]
+    pub fn is(self, mark: u32) -> bool {
+        mark & self.mask == self.value
+    }
+
+    /// `mark` with the bits of the mask cleared and those of the value set.
+    #[inline]
+    pub fn apply(self, mark: u32) -> u32 {
+        mark & !self.mask | self.value
+    }
+}
+
+impl std::fmt::Display for MarkValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.mask {
+            u32::MAX => write!(f, "{:#x}", self.value),
+            mask => write!(f, "{:#x}/{mask:#x}", self.value),
+        }
+    }
+}
+
+/// Marks, any of which matches. A packet without a flow has none, and never matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkMatch {
+    /// The marks.
+    pub any: Vec<MarkValue>,
+    /// Match flows of every other mark.
+    pub negated: bool,
+}
+
+/// Bits of a flow's status, as policy asks for them (nftables: `ct status`).
+pub mod flow_status {
+    /// A packet went the other way.
+    pub const SEEN_REPLY: u8 = 1;
+    /// Worth keeping when the table is full.
+    pub const ASSURED: u8 = 2;
+    /// In the table; not yet while its first packet is judged.
+    pub const CONFIRMED: u8 = 4;
+    /// A helper expected it.
+    pub const EXPECTED: u8 = 8;
+}
+
+/// Status bits, any of which matches. A packet without a flow never matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusMatch {
+    /// Bits of [`flow_status`].
+    pub mask: u8,
+    /// Match flows that have none of them.
+    pub negated: bool,
+}
+
+/// A number of flows. Counted over the whole box; a packet without a flow never matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnLimit {
+    /// Flows, the packet's own included.
+    pub count: u32,
+    /// Match when there are more, not when there are at most so many.
+    pub over: bool,
+    /// What is counted together.
+    pub per: Per,
+}
+
+/// What a [`ConnLimit`] counts together, always for its own rule and, but for `Rule`, by zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Per {
+    /// Flows of one network that were started there.
+    Source {
+        /// Prefix length of IPv4 addresses.
+        v4: u8,
+        /// Prefix length of IPv6 addresses.
+        v6: u8,
+    },
+    /// Flows that were started to one network.
+    Destination {
+        /// Prefix length of IPv4 addresses.
+        v4: u8,
+        /// Prefix length of IPv6 addresses.
+        v6: u8,
+    },
+    /// Flows of one zone.
+    Zone,
+    /// All that came to the rule.
+    Rule,
 }

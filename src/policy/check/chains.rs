@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::flows::OF_FLOWS;
 use super::matches::MATCHES;
 use super::{Checker, Fields, fnv1a};
 use crate::conntrack::types::proto;
@@ -23,22 +24,17 @@ const HELPERS: [(&str, ()); 5] = [
 ];
 
 /// Keys of a rule that are not matches.
-const RULE_KEYS: [&str; 6] = ["name", "comment", "action", "jump", "goto", "log"];
+const RULE_KEYS: [&str; 7] = ["name", "comment", "action", "jump", "goto", "log", "mark"];
 
 /// Keys that the language has, and this version does not.
-const LATER: [&str; 12] = [
-    "mark",
-    "connlimit",
-    "ct-mark",
+const LATER: [&str; 7] = [
     "ct-helper",
-    "ct-status",
     "ct-zone",
     "time",
     "count",
     "quota",
     "meta",
     "queue",
-    "set-mark",
 ];
 
 /// Where a rule stands.
@@ -73,6 +69,10 @@ impl Checker<'_> {
                 continue;
             };
             let matches = self.matches(&fields);
+            if let Some(place) = fields.key("connlimit") {
+                let message = "`connlimit` is not possible in a helper line";
+                self.sink.error(place, message);
+            }
             let Some(helper) = fields.get("helper") else {
                 if fields.key("helper").is_none() {
                     self.sink.error(fields.place, "helper line has no `helper`");
@@ -243,8 +243,9 @@ impl Checker<'_> {
             .and_then(|node| self.scalar(node, "`comment`"));
         let matches = self.matches(&fields);
         let log = fields.get("log").and_then(|node| self.log(node));
+        let mark = fields.get("mark").and_then(|node| self.set_mark(node));
         if stage == Stage::Raw {
-            for key in ["ct", "ct-direction"] {
+            for key in OF_FLOWS.into_iter().chain(["ct"]) {
                 if let Some(place) = fields.key(key) {
                     let message = format!("`{key}` cannot be known in `raw`, before tracking");
                     self.sink.error(place, message);
@@ -253,8 +254,14 @@ impl Checker<'_> {
             if let Some(place) = fields.key("log") {
                 self.sink.error(place, "`log` is not supported in `raw`");
             }
+            if let Some(place) = fields.key("mark") {
+                self.sink
+                    .error(place, "`mark` is not possible in `raw`")
+                    .help("a mark belongs to a flow, and a packet has one only after tracking");
+            }
         }
-        let action = self.action(&fields, stage, &mut places, log.is_some())?;
+        let goes_on = log.is_some() || fields.key("mark").is_some();
+        let action = self.action(&fields, stage, &mut places, goes_on)?;
         self.check_reject(&fields, &action, &matches);
         let rule = Rule {
             name,
@@ -262,6 +269,7 @@ impl Checker<'_> {
             matches,
             action,
             log,
+            mark,
             line: self.sink.line(start),
             hash: content_hash(node),
         };
@@ -286,20 +294,21 @@ impl Checker<'_> {
         Some(Log { prefix })
     }
 
-    /// Reads what a rule does: exactly one of `action`, `jump` and `goto`, or only `log`.
+    /// Reads what a rule does: exactly one of `action`, `jump` and `goto`, or only
+    /// `log` or `mark`.
     fn action(
         &mut self,
         fields: &Fields<'_>,
         stage: Stage,
         places: &mut RulePlaces,
-        logs: bool,
+        goes_on: bool,
     ) -> Option<Action> {
         let given: Vec<_> = ["action", "jump", "goto"]
             .into_iter()
             .filter(|key| fields.key(key).is_some())
             .collect();
         match given[..] {
-            [] if logs => return Some(Action::Continue),
+            [] if goes_on => return Some(Action::Continue),
             [] if stage == Stage::Raw => {
                 self.sink
                     .error(places.name, "this rule does nothing")
@@ -309,7 +318,7 @@ impl Checker<'_> {
             [] => {
                 self.sink
                     .error(places.name, "this rule does nothing")
-                    .help("add `action`, `jump`, `goto` or `log`");
+                    .help("add `action`, `jump`, `goto`, `log` or `mark`");
                 return None;
             }
             [_] => {}

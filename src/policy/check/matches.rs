@@ -11,7 +11,7 @@ use crate::policy::ranges::{AddrSet, U16Set};
 use crate::policy::yaml::{Kind, Node};
 
 /// Keys of a rule that are matches.
-pub(super) const MATCHES: [&str; 17] = [
+pub(super) const MATCHES: [&str; 20] = [
     "iif",
     "oif",
     "family",
@@ -28,7 +28,10 @@ pub(super) const MATCHES: [&str; 17] = [
     "fragment",
     "dscp",
     "vlan",
+    "ct-mark",
+    "ct-status",
     "limit",
+    "connlimit",
 ];
 
 /// Protocols whose ports policy can match.
@@ -83,7 +86,12 @@ impl Checker<'_> {
             vlan: fields
                 .get("vlan")
                 .and_then(|node| self.u16_set(node, "vlan", "VLAN id")),
+            mark: fields.get("ct-mark").and_then(|node| self.marks(node)),
+            status: fields.get("ct-status").and_then(|node| self.statuses(node)),
             limit: fields.get("limit").and_then(|node| self.limit(node)),
+            connlimit: fields
+                .get("connlimit")
+                .and_then(|node| self.connlimit(node)),
             icmp: None,
         };
         if let Some(node) = fields.get("icmp-type") {
@@ -94,6 +102,7 @@ impl Checker<'_> {
             self.ports_need_a_protocol(fields, &m);
             self.contradictions(fields, &m);
         }
+        self.flows_are_there(fields, &m);
         m
     }
 

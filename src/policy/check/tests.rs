@@ -7,7 +7,7 @@ use crate::base::time::Span;
 use crate::conntrack::config::Config;
 use crate::conntrack::types::TcpState;
 use crate::policy::load::{MAX_FILE, load};
-use crate::policy::model::{Hugepages, Workers};
+use crate::policy::model::{Action, Hugepages, MarkMatch, MarkValue, Per, Workers};
 
 const SAMPLE: &str = include_str!("../../../tests/policies/sample.yaml");
 
@@ -288,8 +288,8 @@ fn bad_rules() {
             "8:18 8 `0/second` is not a limit",
         ),
         (
-            "{ mark: 1, action: drop }",
-            "8:11 4 `mark` is not supported in this version",
+            "{ ct-zone: 1, action: drop }",
+            "8:11 7 `ct-zone` is not supported in this version",
         ),
         (
             "{ ct-helper: ftp, action: drop }",
@@ -337,6 +337,172 @@ fn bad_rules() {
         ("drop", "8:9 4 a rule must be a mapping, not a single value"),
     ] {
         assert_eq!(rule(body), expected, "{body}");
+    }
+}
+
+#[test]
+fn bad_questions_about_flows() {
+    for (body, expected) in [
+        (
+            "{ ct-mak: 1, action: drop }",
+            "8:11 6 unknown key `ct-mak` in a rule",
+        ),
+        (
+            "{ ct-mark: 0x1g, action: drop }",
+            "8:20 4 `0x1g` is not a mark",
+        ),
+        (
+            "{ ct-mark: [1, 0x1g], action: drop }",
+            "8:24 4 `0x1g` is not a mark",
+        ),
+        (
+            "{ ct-mark: 4294967296, action: drop }",
+            "8:20 10 mark `4294967296` is not from 0 to 0xffffffff",
+        ),
+        (
+            "{ ct-mark: \"0x10/0x0f\", action: drop }",
+            "8:20 11 `ct-mark` asks for a bit that is not in its mask, so never matches",
+        ),
+        (
+            "{ ct-mark: \"1/0\", action: drop }",
+            "8:20 5 a mask of 0 leaves nothing to look at",
+        ),
+        ("{ mark: x }", "8:17 1 `x` is not a mark"),
+        ("{ mark: \"1/x\" }", "8:17 5 `x` is not a mark"),
+        (
+            "{ mark: [1] }",
+            "8:17 1 `mark` must be a single value, not a list",
+        ),
+        (
+            "{ mark: \"0x100/0xff\" }",
+            "8:17 12 warning: `mark` sets a bit that is not in its mask",
+        ),
+        (
+            "{ ct: [invalid, untracked], mark: 1 }",
+            "8:37 4 warning: `mark` does nothing here: such a packet belongs to no flow",
+        ),
+        (
+            "{ ct: invalid, ct-mark: 1, action: drop }",
+            "8:24 7 warning: this rule never matches: such a packet belongs to no flow",
+        ),
+        (
+            "{ ct-status: asured, action: drop }",
+            "8:22 6 unknown status `asured`",
+        ),
+        (
+            "{ ct-status: snat, action: drop }",
+            "8:22 4 status `snat` is not supported in this version",
+        ),
+        (
+            "{ ct-status: expected, action: drop }",
+            "8:22 8 warning: this version has no helpers: no flow is `expected`",
+        ),
+        (
+            "{ connlimit: many, action: drop }",
+            "8:22 4 `many` is not a connlimit",
+        ),
+        (
+            "{ connlimit: below 20, action: drop }",
+            "8:22 8 `below 20` is not a connlimit",
+        ),
+        (
+            "{ connlimit: 20 per sorce, action: drop }",
+            "8:22 12 unknown unit of `connlimit` `sorce`",
+        ),
+        (
+            "{ connlimit: 0, action: drop }",
+            "8:22 1 a `connlimit` is from 1 to 10000000 flows, not 0",
+        ),
+        (
+            "{ connlimit: 20 per source/33, action: drop }",
+            "8:22 16 `/33` is not a prefix length",
+        ),
+        (
+            "{ connlimit: \"20 per source/24,129\", action: drop }",
+            "8:22 22 `/24,129` is not a prefix length",
+        ),
+        (
+            "{ connlimit: 9 per zone/8, action: drop }",
+            "8:22 12 `zone` has no prefix length",
+        ),
+    ] {
+        assert_eq!(rule(body), expected, "{body}");
+    }
+    for (body, help) in [
+        ("{ ct-mak: 1, action: drop }", "did you mean `ct-mark`?"),
+        ("{ conlimit: 1, action: drop }", "did you mean `connlimit`?"),
+        (
+            "{ ct-status: asured, action: drop }",
+            "did you mean `assured`?",
+        ),
+        (
+            "{ connlimit: 2 per sorce, action: drop }",
+            "did you mean `source`?",
+        ),
+    ] {
+        let text = format!("{HEAD}chains:\n  forward:\n    rules:\n      - {body}\n");
+        let errors = parse("test.yaml", &text).unwrap_err();
+        let helps: Vec<_> = errors.iter().filter_map(|d| d.help.as_deref()).collect();
+        assert_eq!(helps, [help], "{body}");
+    }
+    let rules = |count: usize| {
+        let rules = "{ connlimit: 1, action: drop }, ".repeat(count);
+        found(&format!(
+            "{HEAD}chains: {{ forward: {{ rules: [{rules}] }} }}\n"
+        ))
+    };
+    assert_eq!(rules(8), [""; 0]);
+    assert_eq!(rules(10), ["5:299 1 more than 8 rules with `connlimit`"]);
+}
+
+#[test]
+fn questions_about_flows_reach_the_model() {
+    let rules = |body: &str| {
+        let text = format!("{HEAD}chains: {{ forward: {{ rules: [{body}] }} }}\n");
+        let checked = parse("x", &text).unwrap_or_else(|errors| panic!("{errors}"));
+        checked.model.chains[0].rules.clone()
+    };
+    let mark = |value, mask| MarkValue { value, mask };
+    let all = u32::MAX;
+    let read = rules(
+        "{ ct-mark: [5, 0x10, \"1/0xff\"], mark: \"0x10/0xf0\" }, { ct-mark: \"!0xffffffff\", mark: 7, action: drop }",
+    );
+    let any = vec![mark(5, all), mark(16, all), mark(1, 255)];
+    let negated = false;
+    assert_eq!(read[0].matches.mark, Some(MarkMatch { any, negated }));
+    assert_eq!(read[0].mark, Some(mark(0x10, 0xf0)));
+    assert_eq!(read[0].action, Action::Continue);
+    let any = vec![mark(all, all)];
+    let negated = true;
+    assert_eq!(read[1].matches.mark, Some(MarkMatch { any, negated }));
+    assert_eq!(
+        (read[1].mark, &read[1].action),
+        (Some(mark(7, all)), &Action::Drop)
+    );
+
+    let limits = |text: &str| {
+        let limit = rules(&format!("{{ connlimit: {text}, action: drop }}"))[0]
+            .matches
+            .connlimit;
+        limit
+            .map(|limit| (limit.count, limit.over, limit.per))
+            .unwrap()
+    };
+    let (source, destination) = (
+        |v4, v6| Per::Source { v4, v6 },
+        |v4, v6| Per::Destination { v4, v6 },
+    );
+    for (text, expected) in [
+        ("20", (20, false, source(32, 128))),
+        ("over 20", (20, true, source(32, 128))),
+        ("20 per source/24", (20, false, source(24, 128))),
+        ("\"over 1 per source/24,64\"", (1, true, source(24, 64))),
+        ("\"3 per destination/0,0\"", (3, false, destination(0, 0))),
+        ("0x10 per destination", (16, false, destination(32, 128))),
+        ("1000 per zone", (1000, false, Per::Zone)),
+        ("over 10000000 per rule", (10_000_000, true, Per::Rule)),
+    ] {
+        assert_eq!(limits(text), expected, "{text}");
     }
 }
 
@@ -537,6 +703,29 @@ fn bad_sections() {
         (
             "raw: [{ log: true, action: notrack }]",
             vec!["4:9 3 `log` is not supported in `raw`"],
+        ),
+        (
+            "raw: [{ ct-mark: 1, action: notrack }]",
+            vec!["4:9 7 `ct-mark` cannot be known in `raw`, before tracking"],
+        ),
+        (
+            "raw: [{ ct-status: assured, action: notrack }]",
+            vec!["4:9 9 `ct-status` cannot be known in `raw`, before tracking"],
+        ),
+        (
+            "raw: [{ connlimit: 1, action: accept }]",
+            vec!["4:9 9 `connlimit` cannot be known in `raw`, before tracking"],
+        ),
+        (
+            "raw: [{ mark: 1, action: accept }]",
+            vec!["4:9 4 `mark` is not possible in `raw`"],
+        ),
+        (
+            "helpers: [{ helper: ftp, connlimit: 3 }]",
+            vec![
+                "4:21 3 warning: this version attaches no helpers: data of ftp will not be RELATED",
+                "4:26 9 `connlimit` is not possible in a helper line",
+            ],
         ),
         ("chain: {}", vec!["4:1 5 unknown key `chain` in a policy"]),
     ] {

@@ -4,6 +4,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::hash::HashKey;
+use crate::base::tally::Tally;
+use crate::conntrack::entry::status;
+use crate::conntrack::shard::FlowView;
 use crate::policy::model::RejectWith;
 use crate::policy::{RuleInfo, compile, parse, restart_needed};
 use crate::wire::parsed::{Checksum, TcpHeader};
@@ -83,6 +87,7 @@ fn facts(packet: &Parsed) -> Facts<'_> {
         oif: WAN,
         state: CtState::New,
         dir,
+        flow: None,
         now: Now::from_secs(1000),
     }
 }
@@ -683,6 +688,229 @@ fn limits_come_last_and_are_shared() {
     assert_eq!((few.name, few.packets, few.bytes), ("few", 7, 420));
 }
 
+/// A flow of the packets here, with what the tracker knows of it.
+fn flow(tally: &Tally, bits: u8, confirmed: bool, mark: u32) -> FlowFacts<'_> {
+    FlowFacts::new(FlowView {
+        status: bits,
+        confirmed,
+        mark,
+        original: udp(1, 2).addrs,
+        zone: 0,
+        tally,
+    })
+}
+
+fn tally() -> Tally {
+    Tally::new(100, HashKey::from_seed(1)).unwrap()
+}
+
+#[test]
+fn marks_and_status_of_flows() {
+    let (packet, tally) = (udp(1, 2), tally());
+    let cases = |bits, confirmed, mark, cases: &[(&str, bool)]| {
+        for (matches, expected) in cases {
+            let flow = flow(&tally, bits, confirmed, mark);
+            let facts = Facts {
+                flow: Some(&flow),
+                ..facts(&packet)
+            };
+            assert_eq!(
+                hit(matches, &facts),
+                *expected,
+                "{matches} {bits} {mark:#x}"
+            );
+        }
+    };
+    let marks = [
+        ("ct-mark: 0x12", true),
+        ("ct-mark: 18", true),
+        ("ct-mark: 0x2", false),
+        ("ct-mark: \"0x10/0xf0\"", true),
+        ("ct-mark: \"0x20/0xf0\"", false),
+        ("ct-mark: [1, 2, 0x12]", true),
+        ("ct-mark: [1, \"2/0xf\"]", true),
+        ("ct-mark: [1, 3]", false),
+        ("ct-mark: \"!0x12\"", false),
+        ("ct-mark: \"!1\"", true),
+        ("ct-mark: \"!2/0xf\"", false),
+    ];
+    cases(0, true, 0x12, &marks);
+    let words = ["seen-reply", "assured", "confirmed"];
+    for (bits, confirmed, is) in [
+        (0, false, [false, false, false]),
+        (0, true, [false, false, true]),
+        (
+            status::SEEN_REPLY | status::ORIGINAL_IS_LO,
+            true,
+            [true, false, true],
+        ),
+        (
+            status::SEEN_REPLY | status::ASSURED,
+            true,
+            [true, true, true],
+        ),
+    ] {
+        for (word, is) in words.into_iter().zip(is) {
+            cases(bits, confirmed, 0, &[(&format!("ct-status: {word}"), is)]);
+            cases(
+                bits,
+                confirmed,
+                0,
+                &[(&format!("ct-status: \"!{word}\""), !is)],
+            );
+        }
+        let either = [("ct-status: [assured, seen-reply]", is[0] || is[1])];
+        cases(bits, confirmed, 0, &either);
+    }
+    // who has no flow matches nothing of it, negated or not
+    for matches in [
+        "ct-mark: 0",
+        "ct-mark: \"!5\"",
+        "ct-status: \"!assured\"",
+        "connlimit: 9",
+        "connlimit: over 9",
+    ] {
+        assert!(!hit(matches, &facts(&packet)), "{matches}");
+    }
+}
+
+#[test]
+fn marks_are_set_on_the_way() {
+    let policy = policy(
+        "chains:
+  forward:
+    rules:
+      - { name: first, mark: 0x11 }
+      - { name: only-low, ct-mark: 0x11, mark: \"0x20/0xf0\", jump: more }
+      - { name: no-dns, proto: udp, dport: 53, mark: 0x99, action: drop }
+      - { name: seen, ct-mark: 0x23, log: true, mark: \"0/0xff\", action: accept }
+  more: { rules: [{ mark: \"3/0xf\", action: return }] }
+",
+    );
+    let tally = tally();
+    let run = |packet: &Parsed, mark| {
+        let flow = flow(&tally, 0, true, mark);
+        let facts = Facts {
+            flow: Some(&flow),
+            ..facts(packet)
+        };
+        let decision = policy.forward(0, &facts);
+        (policy.rule_name(decision.rule).to_owned(), flow.new_mark())
+    };
+    assert!(policy.asks_of_flows());
+    assert_eq!(run(&udp(1, 2), 7), ("forward/seen".into(), Some(0)));
+    assert_eq!(run(&udp(1, 2), 0), ("forward/seen".into(), None));
+    // as in nftables, what a rule set stays set when another one drops
+    assert_eq!(run(&udp(1, 53), 7), ("forward/no-dns".into(), Some(0x99)));
+    // without a flow, nothing is set and nothing matches
+    let decision = policy.forward(0, &facts(&udp(1, 2)));
+    assert_eq!(policy.rule_name(decision.rule), "forward/policy");
+    let actions: Vec<_> = policy.rules().map(|rule| rule.action.to_owned()).collect();
+    assert_eq!(
+        actions,
+        [
+            "mark 0x11",
+            "mark 0x20/0xf0, jump more",
+            "mark 0x99, drop",
+            "mark 0x0/0xff, accept",
+            "drop",
+            "mark 0x3/0xf, return",
+        ]
+    );
+}
+
+#[test]
+fn connlimits_count_what_came_to_them() {
+    let policy = policy(
+        "chains:
+  forward:
+    rules:
+      - { name: few, proto: udp, dport: 2, connlimit: 2, jump: twice }
+      - { name: many, proto: udp, connlimit: over 3 per rule, action: reject }
+  twice:
+    rules:
+      - { name: slow, connlimit: 1 per zone, limit: 1/day burst 1, action: accept }
+      - { name: back, action: return }
+",
+    );
+    let tally = tally();
+    let run = |packet: &Parsed, confirmed| {
+        let flow = flow(&tally, 0, confirmed, 0);
+        let facts = Facts {
+            flow: Some(&flow),
+            ..facts(packet)
+        };
+        let decision = policy.forward(0, &facts);
+        (policy.rule_name(decision.rule).to_owned(), flow.counted())
+    };
+    let (web, other) = (udp(1, 2), udp(1, 3));
+    // every limit that was come by counts; the rate comes first
+    let (rule, first) = run(&web, false);
+    assert_eq!((rule.as_str(), first.len()), ("twice/slow", 2));
+    let (rule, second) = run(&web, false);
+    assert_eq!((rule.as_str(), second.len()), ("forward/policy", 2));
+    // over the limit of `few`, and counted all the same, as nftables does
+    let (rule, third) = run(&web, false);
+    assert_eq!((rule.as_str(), third.len()), ("forward/policy", 2));
+    assert_eq!(tally.total(), 6);
+    let (rule, fourth) = run(&other, false);
+    assert_eq!((rule.as_str(), fourth.len()), ("forward/policy", 1));
+    let (rule, fifth) = run(&other, false);
+    assert_eq!((rule.as_str(), fifth.len()), ("forward/many", 1));
+    // who goes back makes room
+    fifth.iter().for_each(|key| tally.remove(*key));
+    let (rule, sixth) = run(&other, false);
+    assert_eq!(
+        (rule.as_str(), sixth.len()),
+        ("forward/many", 1),
+        "web counts there as well"
+    );
+    sixth.iter().for_each(|key| tally.remove(*key));
+    third.iter().for_each(|key| tally.remove(*key));
+    // known flows are not counted again, and see the count
+    for _ in 0..9 {
+        let (rule, none) = run(&other, true);
+        assert_eq!((rule.as_str(), none.len()), ("forward/policy", 0));
+    }
+    for key in first.iter().chain(&second).chain(&fourth) {
+        tally.remove(*key);
+    }
+    assert_eq!(tally.total(), 0);
+}
+
+#[test]
+fn a_connlimit_that_is_come_by_twice_counts_once() {
+    let policy = policy(
+        "chains:
+  forward: { rules: [{ jump: a }, { jump: a }, { action: accept }] }
+  a: { rules: [{ name: one, connlimit: 1, action: return }, { action: drop }] }
+",
+    );
+    let (tally, packet) = (tally(), udp(1, 2));
+    let flow = flow(&tally, 0, false, 0);
+    let facts = Facts {
+        flow: Some(&flow),
+        ..facts(&packet)
+    };
+    assert_eq!(policy.forward(0, &facts).verdict, Verdict::Accept);
+    assert_eq!((flow.counted().len(), tally.total()), (1, 1));
+}
+
+#[test]
+fn where_nothing_can_be_counted_there_are_too_many() {
+    let (tally, packet) = (Tally::new(1, HashKey::from_seed(1)).unwrap(), udp(1, 2));
+    (0..16).for_each(|n| assert!(tally.add(tally.key([n; 5])).is_some()));
+    for (matches, expected) in [("connlimit: 20", false), ("connlimit: over 20", true)] {
+        let flow = flow(&tally, 0, false, 0);
+        let facts = Facts {
+            flow: Some(&flow),
+            ..facts(&packet)
+        };
+        assert_eq!(hit(matches, &facts), expected);
+        assert!(flow.counted().is_empty());
+    }
+}
+
 #[test]
 fn counts_survive_a_reload_that_leaves_the_rule_unchanged() {
     let head = "chains:
@@ -879,7 +1107,7 @@ fn what_needs_a_restart_is_said() {
 fn compiled_policies_are_shared_between_threads() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&policy("chains: { forward: {} }\n"));
-    assert_eq!(size_of::<Op>(), 24);
+    assert_eq!(size_of::<Op>(), 20);
     assert!(size_of::<Pred>() <= 16);
 }
 

@@ -4,7 +4,7 @@
 
 use super::args::{ConntrackArgs, ConntrackOutput};
 use super::output::{Output, Result};
-use crate::conntrack::record::{Detail, Endpoints, FlowRecord};
+use crate::conntrack::record::{Carried, Detail, Endpoints, FlowRecord};
 use crate::conntrack::types::proto;
 use crate::control::protocol::proto_name;
 use crate::control::snapshot::VERSION;
@@ -44,10 +44,16 @@ impl fmt::Display for FlowLine<'_> {
             write!(f, "{} ", state.name())?;
         }
         endpoints(f, flow.proto, &flow.original)?;
+        if let Some(counters) = &flow.counters {
+            carried(f, &counters.original)?;
+        }
         if !flow.seen_reply {
             f.write_str("[UNREPLIED] ")?;
         }
         endpoints(f, flow.proto, &flow.reply)?;
+        if let Some(counters) = &flow.counters {
+            carried(f, &counters.reply)?;
+        }
         if flow.assured {
             f.write_str("[ASSURED] ")?;
         }
@@ -69,6 +75,11 @@ fn endpoints(f: &mut fmt::Formatter<'_>, number: u8, at: &Endpoints) -> fmt::Res
         Detail::None {} if number == proto::DCCP => f.write_str("sport=0 dport=0 "),
         Detail::None {} => Ok(()),
     }
+}
+
+fn carried(f: &mut fmt::Formatter<'_>, carried: &Carried) -> fmt::Result {
+    let Carried { packets, bytes } = carried;
+    write!(f, "packets={packets} bytes={bytes} ")
 }
 
 /// An address as inet_ntop(3) writes it: as Rust does, but for `::a.b.c.d`.

@@ -4,7 +4,7 @@ use super::args::{Args, Command, Format};
 use super::conntrack::FlowLine;
 use super::output::{Failure, Output};
 use super::{check, conntrack, remote};
-use crate::conntrack::record::{Detail, Endpoints, FlowRecord};
+use crate::conntrack::record::{Carried, Counters, Detail, Endpoints, FlowRecord};
 use crate::conntrack::types::{SctpState, TcpState};
 use crate::control::testbed::{Bed, Folder, RULES};
 use clap::{CommandFactory, Parser};
@@ -29,6 +29,7 @@ fn flow(proto: u8, timeout: u32, src: &str, dst: &str, detail: Detail, back: Det
         sctp_state: None,
         seen_reply: false,
         assured: false,
+        counters: None,
         mark: 0,
         zone: 0,
         shard: 0,
@@ -63,6 +64,14 @@ fn golden() -> Vec<(FlowRecord, &'static str)> {
     let assured = |flow| FlowRecord {
         assured: true,
         ..replied(flow)
+    };
+    let counted = |flow, original: (u64, u64), reply: (u64, u64)| {
+        let carried = |(packets, bytes)| Carried { packets, bytes };
+        let (original, reply) = (carried(original), carried(reply));
+        FlowRecord {
+            counters: Some(Counters { original, reply }),
+            ..flow
+        }
     };
     let (a, b, a6, b6) = ("10.9.0.1", "10.9.0.2", "fd00::1", "fd00::2");
     let (l4, l6) = ("127.0.0.1", "::1");
@@ -162,6 +171,22 @@ fn golden() -> Vec<(FlowRecord, &'static str)> {
                 ..make(17, 29, c6, d6, ports(50786, 53))
             },
             "udp      17 29 src=2001:db8::1:0:0:1 dst=2001:db8::1:0:0:2 sport=50786 dport=53 [UNREPLIED] src=2001:db8::1:0:0:2 dst=2001:db8::1:0:0:1 sport=53 dport=50786 mark=23 use=1",
+        ),
+        (
+            counted(
+                make(17, 29, "10.1.0.7", "10.2.0.7", ports(2000, 53)),
+                (1, 38),
+                (0, 0),
+            ),
+            "udp      17 29 src=10.1.0.7 dst=10.2.0.7 sport=2000 dport=53 packets=1 bytes=38 [UNREPLIED] src=10.2.0.7 dst=10.1.0.7 sport=53 dport=2000 packets=0 bytes=0 mark=0 use=1",
+        ),
+        (
+            counted(
+                replied(make(1, 29, "10.1.0.7", "10.2.0.7", echo(8, 0, 77))),
+                (1, 38),
+                (2, 76),
+            ),
+            "icmp     1 29 src=10.1.0.7 dst=10.2.0.7 type=8 code=0 id=77 packets=1 bytes=38 src=10.2.0.7 dst=10.1.0.7 type=0 code=0 id=77 packets=2 bytes=76 mark=0 use=1",
         ),
     ]
 }

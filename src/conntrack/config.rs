@@ -94,6 +94,8 @@ pub struct Config {
     pub tcp_max_retrans: u8,
     /// `nf_conntrack_tcp_ignore_invalid_rst`: an RST below the acknowledged range is accepted.
     pub tcp_ignore_invalid_rst: bool,
+    /// `nf_conntrack_acct`: count what each flow carries.
+    pub accounting: bool,
 }
 
 impl Default for Config {
@@ -106,6 +108,7 @@ impl Default for Config {
             tcp_be_liberal: false,
             tcp_max_retrans: 3,
             tcp_ignore_invalid_rst: false,
+            accounting: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A flow as it is shown: what listings, events and `replay` print. Made from an entry on
 //! request; the packet path never does.
 
-use super::entry::{Entry, status};
+use super::entry::{Account, Entry, status};
 use super::sctp;
 use super::tuple::{Key, Tuple};
 use super::types::{SctpState, TcpState, proto};
@@ -30,12 +30,44 @@ pub struct FlowRecord {
     pub seen_reply: bool,
     /// Kept under pressure.
     pub assured: bool,
+    /// What each direction carried, if anything was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
     /// Mark.
     pub mark: u32,
     /// Zone.
     pub zone: u16,
     /// The shard that owns it.
     pub shard: u16,
+}
+
+/// What a flow carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// In the original direction.
+    pub original: Carried,
+    /// In the reply direction.
+    pub reply: Carried,
+}
+
+/// What one direction carried, from the IP header on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Counters {
+    /// `None` where nothing was counted: accounting was off while the flow lived.
+    fn of(accounts: &[Account; 2]) -> Option<Self> {
+        let [original, reply] = accounts.each_ref().map(|account| Carried {
+            packets: account.packets(),
+            bytes: account.bytes(),
+        });
+        (original.packets + reply.packets > 0).then_some(Self { original, reply })
+    }
 }
 
 /// One direction of a flow.
@@ -119,6 +151,7 @@ impl FlowRecord {
             sctp_state: (from_lo.proto == proto::SCTP).then(|| sctp::state(core)),
             seen_reply: core.has(status::SEEN_REPLY),
             assured: core.has(status::ASSURED),
+            counters: Counters::of(&rest.account),
             mark: rest.mark,
             zone: from_lo.zone,
             shard,

@@ -140,6 +140,8 @@ struct Pending {
     core: Core,
     last: LastSegment,
     mark: u32,
+    /// Bytes of its first packet, if they are to be counted.
+    bytes: Option<u16>,
 }
 
 /// The flows of one worker.
@@ -402,6 +404,9 @@ impl Shard {
                 L4::Udp { .. } if parsed.proto == proto::UDP => config.timeouts.udp_replied,
                 _ => return None,
             };
+            if config.accounting {
+                rest.account[dir as usize & 1].add(u32::from(parsed.ip_len()));
+            }
             table.refresh(prepared.candidate, now, span);
             Some(dir)
         }
@@ -523,6 +528,9 @@ impl Shard {
                 }
                 _ => Outcome::Refresh(datagram(core, parsed, rest.created, now, config)),
             };
+            if config.accounting && outcome.counts() {
+                rest.account[dir as usize].add(u32::from(parsed.ip_len()));
+            }
             let known = Tracked { state, dir: Some(dir), flow: Flow::Known(flow) };
             match outcome {
                 Outcome::Refresh(span) => table.refresh(flow.entry, now, span),
@@ -590,6 +598,7 @@ impl Shard {
             core,
             last,
             mark: 0,
+            bytes: config.accounting.then(|| parsed.ip_len()),
         });
         Tracked {
             state: CtState::New,
@@ -631,6 +640,7 @@ impl Shard {
             core,
             last,
             mark,
+            bytes,
         } = pending;
         let v6 = matches!(key, AnyKey::V6(_));
         let added = match *key {
@@ -640,9 +650,15 @@ impl Shard {
         if added.is_err() {
             self.purse.put();
         }
-        let flow = added.map(|entry| FlowRef { v6, entry })?;
+        let flow = FlowRef { v6, entry: added? };
         if *mark != 0 {
             self.set_mark(Flow::Known(flow), *mark);
+        }
+        if let Some(bytes) = *bytes {
+            family!(self, v6, table => {
+                let original = &mut table.entry_mut(flow.entry).rest.account[0];
+                original.add(u32::from(bytes));
+            });
         }
         Ok(flow)
     }

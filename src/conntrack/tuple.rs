@@ -209,7 +209,7 @@ impl AnyKey {
 }
 
 /// What a flow table needs of a key. The all-zero value stands for "no flow".
-pub trait Key: Copy + Eq + FromZeros + std::fmt::Debug {
+pub trait Key: Copy + Eq + FromZeros + std::fmt::Debug + Into<AnyKey> {
     /// The keyed hash.
     fn hash(&self, secret: &HashKey) -> u64;
 
@@ -232,6 +232,18 @@ pub struct KeyV4([u64; 2]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
 #[repr(C)]
 pub struct KeyV6([u64; 5]);
+
+impl From<KeyV4> for AnyKey {
+    fn from(key: KeyV4) -> Self {
+        Self::V4(key)
+    }
+}
+
+impl From<KeyV6> for AnyKey {
+    fn from(key: KeyV6) -> Self {
+        Self::V6(key)
+    }
+}
 
 /// Undoes the packing of the last word.
 fn unpack(addrs: Addrs, rest: u64) -> Tuple {

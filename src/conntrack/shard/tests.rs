@@ -1,5 +1,6 @@
 //! Packets through a shard, and what it says of them. TCP has a file of its own.
 
+mod account;
 mod expiry;
 mod limits;
 mod tcp;

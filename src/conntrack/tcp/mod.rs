@@ -40,6 +40,15 @@ pub enum Outcome {
     Reopen,
 }
 
+impl Outcome {
+    /// Whether the packet is counted to its flow. As in Linux, what passes without being believed,
+    /// or repeats a SYN, is not: that is where it does not refresh the flow.
+    #[inline]
+    pub const fn counts(self) -> bool {
+        matches!(self, Outcome::Refresh(_) | Outcome::Kill)
+    }
+}
+
 /// Flags of an ignored SYN, in [`LastSegment::flags`], beside those of [`seen_flags`].
 mod suspicion {
     /// A SYN was ignored in LAST_ACK: a challenge ACK may follow.

@@ -37,7 +37,7 @@ const SCTP_TIMEOUTS: [(&str, SctpState); 8] = [
 impl Checker<'_> {
     pub(super) fn conntrack(&mut self, node: &Node) -> Config {
         let mut config = Config::default();
-        let keys = &["max", "timeouts", "tcp", "checksum"];
+        let keys = &["max", "timeouts", "tcp", "checksum", "accounting"];
         let Some(fields) = self.fields(node, "`conntrack`", keys, &["timeouts", "tcp"]) else {
             return config;
         };
@@ -50,31 +50,29 @@ impl Checker<'_> {
         if let Some(node) = fields.get("timeouts") {
             self.timeouts(node, &mut config.timeouts);
         }
-        if let Some(checksum) = fields
-            .get("checksum")
-            .and_then(|node| self.boolean(node, "checksum"))
-        {
-            config.checksum = checksum;
-        }
+        self.switch(&fields, "checksum", &mut config.checksum);
+        self.switch(&fields, "accounting", &mut config.accounting);
         let keys = &["loose", "be_liberal", "max_retrans", "ignore_invalid_rst"];
         if let Some(fields) = fields
             .get("tcp")
             .and_then(|node| self.fields(node, "`tcp`", keys, &[]))
         {
-            let mut set = |key: &str, knob: &mut bool| {
-                if let Some(value) = fields.get(key).and_then(|node| self.boolean(node, key)) {
-                    *knob = value;
-                }
-            };
-            set("loose", &mut config.tcp_loose);
-            set("be_liberal", &mut config.tcp_be_liberal);
-            set("ignore_invalid_rst", &mut config.tcp_ignore_invalid_rst);
+            self.switch(&fields, "loose", &mut config.tcp_loose);
+            self.switch(&fields, "be_liberal", &mut config.tcp_be_liberal);
+            let ignore = &mut config.tcp_ignore_invalid_rst;
+            self.switch(&fields, "ignore_invalid_rst", ignore);
             let retrans = fields
                 .get("max_retrans")
                 .and_then(|n| self.number(n, "max_retrans", 0, 255));
             config.tcp_max_retrans = retrans.map_or(config.tcp_max_retrans, |n| n as u8);
         }
         config
+    }
+
+    fn switch(&mut self, fields: &Fields<'_>, key: &str, knob: &mut bool) {
+        if let Some(value) = fields.get(key).and_then(|node| self.boolean(node, key)) {
+            *knob = value;
+        }
     }
 
     fn timeouts(&mut self, node: &Node, timeouts: &mut Timeouts) {

@@ -103,6 +103,7 @@ conntrack:
             shutdown_recd: 25, shutdown_ack_sent: 26, heartbeat_sent: 27 }}
   tcp: {{ loose: false, be_liberal: true, max_retrans: 7, ignore_invalid_rst: on }}
   checksum: false
+  accounting: yes
 chains: {{ forward: {{ policy: accept }} }}
 "
     );
@@ -121,6 +122,7 @@ chains: {{ forward: {{ policy: accept }} }}
     assert_eq!((config.max, config.tcp_max_retrans), (1000, 7));
     assert!(!config.checksum);
     assert!(!config.tcp_loose && config.tcp_be_liberal && config.tcp_ignore_invalid_rst);
+    assert!(config.accounting);
     let t = &config.timeouts;
     let tcp: Vec<_> = TcpState::ALL[1..]
         .iter()

@@ -33,6 +33,18 @@ impl Now {
     pub const fn ticks(self) -> Ticks {
         Ticks((self.0 / TICK_NANOS) as u32)
     }
+
+    /// Which turn of the ticks that is, from 0 (49.7 days each; 34 years until the last one, where
+    /// it stays).
+    pub const fn turn(self) -> u8 {
+        let turn = (self.0 / TICK_NANOS) >> 32;
+        if turn < 254 { turn as u8 } else { 254 }
+    }
+
+    /// The point that began with `ticks` of turn `turn`.
+    pub const fn of_turn(turn: u8, ticks: Ticks) -> Self {
+        Self(((turn as u64) << 32 | ticks.0 as u64) * TICK_NANOS)
+    }
 }
 
 /// A point in time in milliseconds; wraps after 49.7 days.
@@ -103,6 +115,15 @@ mod tests {
         let now = Ticks(7);
         assert!(!now.reached(now.plus(Span::MAX)));
         assert_eq!(now.until(now.plus(Span::MAX)), Span::MAX);
+    }
+
+    #[test]
+    fn a_turn_and_its_ticks_are_a_date() {
+        for secs in [0, 3, 4_294_967, 4_294_968, 365 * 86_400, 34 * 365 * 86_400] {
+            let now = Now::from_secs(secs);
+            assert_eq!(Now::of_turn(now.turn(), now.ticks()), now);
+        }
+        assert_eq!(Now::from_secs(4_294_968).turn(), 1);
     }
 
     #[test]

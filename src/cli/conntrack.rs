@@ -9,6 +9,7 @@ use crate::conntrack::types::proto;
 use crate::control::protocol::proto_name;
 use crate::control::snapshot::VERSION;
 use crate::control::{Client, Request};
+use crate::dataplane::clock::unix_time;
 use serde_json::json;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,6 +23,8 @@ pub struct FlowLine<'a> {
     pub flow: &'a FlowRecord,
     /// With the address family in front (`-o extended`).
     pub extended: bool,
+    /// Seconds since 1970, from which a flow that has not ended takes its age.
+    pub now: u64,
 }
 
 impl fmt::Display for FlowLine<'_> {
@@ -61,8 +64,17 @@ impl fmt::Display for FlowLine<'_> {
         if flow.zone != 0 {
             write!(f, "zone={} ", flow.zone)?;
         }
+        if let Some(age) = age(flow, self.now) {
+            write!(f, "delta-time={age} ")?;
+        }
         f.write_str("use=1")
     }
+}
+
+/// Seconds from start to stop, or to `now`, counted as conntrack(8) does: each rounded down first.
+fn age(flow: &FlowRecord, now: u64) -> Option<u64> {
+    let stop = flow.stop_ms.map_or(now, |stop| stop / 1000);
+    flow.start_ms.map(|start| stop.saturating_sub(start / 1000))
 }
 
 fn endpoints(f: &mut fmt::Formatter<'_>, number: u8, at: &Endpoints) -> fmt::Result {
@@ -149,6 +161,7 @@ fn list(
     let request = Request::ConntrackList(args.filter());
     let mut shown = 0u64;
     let mut failed = None;
+    let now = unix_time() as u64;
     let mut one = |flow: &FlowRecord| -> Result {
         if json {
             // One flow a line, as it comes: the table may be large.
@@ -156,7 +169,15 @@ fn list(
             write!(out.out, "{start}\n  ")?;
             serde_json::to_writer(&mut *out.out, flow)?;
         } else {
-            writeln!(out.out, "{}", FlowLine { flow, extended })?;
+            writeln!(
+                out.out,
+                "{}",
+                FlowLine {
+                    flow,
+                    extended,
+                    now
+                }
+            )?;
         }
         shown += 1;
         Ok(())

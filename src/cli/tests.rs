@@ -30,6 +30,8 @@ fn flow(proto: u8, timeout: u32, src: &str, dst: &str, detail: Detail, back: Det
         seen_reply: false,
         assured: false,
         counters: None,
+        start_ms: None,
+        stop_ms: None,
         mark: 0,
         zone: 0,
         shard: 0,
@@ -181,6 +183,15 @@ fn golden() -> Vec<(FlowRecord, &'static str)> {
             "udp      17 29 src=10.1.0.7 dst=10.2.0.7 sport=2000 dport=53 packets=1 bytes=38 [UNREPLIED] src=10.2.0.7 dst=10.1.0.7 sport=53 dport=2000 packets=0 bytes=0 mark=0 use=1",
         ),
         (
+            FlowRecord {
+                mark: 9,
+                zone: 5,
+                start_ms: Some(1_795_183_323_999),
+                ..make(17, 29, "10.1.0.7", "10.2.0.7", ports(3000, 60))
+            },
+            "udp      17 29 src=10.1.0.7 dst=10.2.0.7 sport=3000 dport=60 [UNREPLIED] src=10.2.0.7 dst=10.1.0.7 sport=60 dport=3000 mark=9 zone=5 delta-time=1 use=1",
+        ),
+        (
             counted(
                 replied(make(1, 29, "10.1.0.7", "10.2.0.7", echo(8, 0, 77))),
                 (1, 38),
@@ -196,7 +207,13 @@ fn lines_are_conntracks_byte_for_byte() {
     for (flow, line) in golden() {
         let print = |extended| {
             let flow = &flow;
-            FlowLine { flow, extended }.to_string()
+            let now = 1_795_183_324;
+            FlowLine {
+                flow,
+                extended,
+                now,
+            }
+            .to_string()
         };
         assert_eq!(print(false), line);
         let family = if flow.is_v6() {

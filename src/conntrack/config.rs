@@ -96,6 +96,8 @@ pub struct Config {
     pub tcp_ignore_invalid_rst: bool,
     /// `nf_conntrack_acct`: count what each flow carries.
     pub accounting: bool,
+    /// `nf_conntrack_timestamp`: show when flows began.
+    pub timestamps: bool,
 }
 
 impl Default for Config {
@@ -109,6 +111,7 @@ impl Default for Config {
             tcp_max_retrans: 3,
             tcp_ignore_invalid_rst: false,
             accounting: false,
+            timestamps: false,
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::tuple::Key;
 use super::types::{Dir, TcpState};
 use super::wheel::Linked;
-use crate::base::time::Ticks;
+use crate::base::time::{Now, Ticks};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 /// Status bits of a flow (Linux: `IPS_*`).
@@ -137,6 +137,14 @@ pub struct Rest {
     pub links: Links,
 }
 
+impl Rest {
+    /// When the flow was created, if that was to be remembered.
+    pub fn date(&self) -> Option<Now> {
+        let turn = self.last.turn.checked_sub(1)?;
+        Some(Now::of_turn(turn, self.created))
+    }
+}
+
 /// Packets and bytes of one direction, in twelve bytes: 44 bits of packets, 52 of bytes. Both stop
 /// at their ends (17 million million packets, 4.5 PB) and never wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
@@ -223,8 +231,8 @@ pub struct LastSegment {
     pub scale: u8,
     /// Flags of an ignored SYN, and expectations that follow from it.
     pub flags: u8,
-    /// Left free by the segment: which turn of the ticks the flow was created in, so that
-    /// [`Rest::created`] is a date.
+    /// Left free by the segment: 1 + the turn of the ticks that the flow was created in, so that
+    /// [`Rest::created`] is a date; 0 if nobody asks for it.
     pub turn: u8,
 }
 

@@ -5,7 +5,7 @@ use super::entry::{Account, Entry, status};
 use super::sctp;
 use super::tuple::{Key, Tuple};
 use super::types::{SctpState, TcpState, proto};
-use crate::base::time::Ticks;
+use crate::base::time::{Now, Ticks};
 use crate::wire::Addrs;
 use crate::wire::inner::Ports;
 use serde::{Deserialize, Serialize};
@@ -33,12 +33,23 @@ pub struct FlowRecord {
     /// What each direction carried, if anything was counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counters>,
+    /// When it began, in milliseconds since 1970, if that was remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ms: Option<u64>,
+    /// When it ended, in an event that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_ms: Option<u64>,
     /// Mark.
     pub mark: u32,
     /// Zone.
     pub zone: u16,
     /// The shard that owns it.
     pub shard: u16,
+}
+
+/// Milliseconds since the epoch of the clock.
+fn millis(now: Now) -> u64 {
+    now.nanos() / 1_000_000
 }
 
 /// What a flow carried.
@@ -132,7 +143,8 @@ impl From<Tuple> for Endpoints {
 }
 
 impl FlowRecord {
-    /// The record of an entry at `now`.
+    /// The record of an entry at `now`. Its dates count from the epoch of the shard's clock, until
+    /// [`FlowRecord::dated`].
     pub fn new<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16) -> Self {
         let Entry { key, core, rest } = entry;
         let from_lo = key.lo_tuple();
@@ -152,10 +164,20 @@ impl FlowRecord {
             seen_reply: core.has(status::SEEN_REPLY),
             assured: core.has(status::ASSURED),
             counters: Counters::of(&rest.account),
+            start_ms: rest.date().map(millis),
+            stop_ms: None,
             mark: rest.mark,
             zone: from_lo.zone,
             shard,
         }
+    }
+
+    /// Dates it by the wall clock: the shard's clock began `epoch_ms` milliseconds after 1970.
+    pub fn dated(mut self, epoch_ms: u64) -> Self {
+        for date in [&mut self.start_ms, &mut self.stop_ms] {
+            *date = date.map(|date| date + epoch_ms);
+        }
+        self
     }
 
     /// Whether it is an IPv6 flow.

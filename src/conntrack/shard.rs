@@ -27,7 +27,7 @@ use super::types::{CtState, Dir, TcpState, proto};
 use super::udp;
 use crate::base::counter::Counter;
 use crate::base::hash::HashKey;
-use crate::base::time::{Span, Ticks};
+use crate::base::time::{Now, Span, Ticks};
 use crate::wire::{self, Addrs, L4, Parsed};
 use std::sync::Arc;
 
@@ -155,6 +155,8 @@ pub struct Shard {
     pending: Option<Pending>,
     /// Where the sweep under pressure goes on.
     swept: Option<Cursor>,
+    /// The time of this loop.
+    now: Now,
     counters: Arc<CtCounters>,
 }
 
@@ -203,6 +205,7 @@ impl Shard {
             ledger: Ledger::new(capacity).expect("memory for the ledger of counts"),
             pending: None,
             swept: None,
+            now: Now::default(),
             counters,
         }
     }
@@ -213,6 +216,12 @@ impl Shard {
         let share = self.purse.budget().share();
         self.v4.populate(share);
         self.v6.populate(share);
+    }
+
+    /// Begins a loop at `now`: what no packet brings the time for goes by it.
+    #[inline]
+    pub fn begin(&mut self, now: Now) {
+        self.now = now;
     }
 
     /// Publishes how many flows there are, by protocol.
@@ -567,6 +576,9 @@ impl Shard {
     ) -> Tracked {
         let mut core = Core::new(prepared.from_lo);
         let mut last = tcp::no_segment();
+        if config.timestamps {
+            last.turn = self.now.turn() + 1;
+        }
         let span = match parsed.l4 {
             L4::Tcp(ref header) => {
                 let segment = tcp::segment(data, parsed, header);

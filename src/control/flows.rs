@@ -33,9 +33,13 @@ impl Appliance {
         &self,
         mut sink: impl FnMut(FlowRecord) -> ControlFlow<()>,
     ) -> Result<(), WorkerError> {
+        let epoch = self.shared.clock.epoch_ms();
         self.walk(
             |cursor, reply| Command::List { cursor, reply },
-            |listed| listed.flows.into_iter().try_for_each(&mut sink),
+            |listed| {
+                let mut flows = listed.flows.into_iter();
+                flows.try_for_each(|flow| sink(flow.dated(epoch)))
+            },
         )
     }
 

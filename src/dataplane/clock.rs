@@ -20,6 +20,13 @@ impl Clock {
     pub fn now(&self) -> Now {
         Now::from_nanos(self.0.elapsed().as_nanos() as u64)
     }
+
+    /// The epoch, in milliseconds since 1970: what makes a date of a reading. Taken when asked for,
+    /// so that it follows the steps of the wall clock.
+    pub fn epoch_ms(&self) -> u64 {
+        let unix = (unix_time() * 1e3) as u64;
+        unix.saturating_sub(self.now().nanos() / 1_000_000)
+    }
 }
 
 /// Seconds since 1970, for what people read.

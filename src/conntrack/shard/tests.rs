@@ -1,6 +1,7 @@
 //! Packets through a shard, and what it says of them. TCP has a file of its own.
 
 mod account;
+mod dates;
 mod expiry;
 mod limits;
 mod tcp;

@@ -37,7 +37,14 @@ const SCTP_TIMEOUTS: [(&str, SctpState); 8] = [
 impl Checker<'_> {
     pub(super) fn conntrack(&mut self, node: &Node) -> Config {
         let mut config = Config::default();
-        let keys = &["max", "timeouts", "tcp", "checksum", "accounting"];
+        let keys = &[
+            "max",
+            "timeouts",
+            "tcp",
+            "checksum",
+            "accounting",
+            "timestamps",
+        ];
         let Some(fields) = self.fields(node, "`conntrack`", keys, &["timeouts", "tcp"]) else {
             return config;
         };
@@ -52,6 +59,7 @@ impl Checker<'_> {
         }
         self.switch(&fields, "checksum", &mut config.checksum);
         self.switch(&fields, "accounting", &mut config.accounting);
+        self.switch(&fields, "timestamps", &mut config.timestamps);
         let keys = &["loose", "be_liberal", "max_retrans", "ignore_invalid_rst"];
         if let Some(fields) = fields
             .get("tcp")

@@ -104,6 +104,7 @@ conntrack:
   tcp: {{ loose: false, be_liberal: true, max_retrans: 7, ignore_invalid_rst: on }}
   checksum: false
   accounting: yes
+  timestamps: true
 chains: {{ forward: {{ policy: accept }} }}
 "
     );
@@ -122,7 +123,7 @@ chains: {{ forward: {{ policy: accept }} }}
     assert_eq!((config.max, config.tcp_max_retrans), (1000, 7));
     assert!(!config.checksum);
     assert!(!config.tcp_loose && config.tcp_be_liberal && config.tcp_ignore_invalid_rst);
-    assert!(config.accounting);
+    assert!(config.accounting && config.timestamps);
     let t = &config.timeouts;
     let tcp: Vec<_> = TcpState::ALL[1..]
         .iter()

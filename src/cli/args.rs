@@ -1,5 +1,6 @@
 //! The command line's grammar, from which help, and later the man page and completions, are made.
 
+use crate::conntrack::event::Kind;
 use crate::control::protocol::{self, proto_number};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -120,11 +121,28 @@ pub struct DemoArgs {
 
 /// Options of `conntrack`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(group(ArgGroup::new("action").required(true).args(["dump", "count", "flush"])))]
+#[command(group(ArgGroup::new("action").required(true).args(["dump", "event", "count", "flush", "stats"])))]
 pub struct ConntrackArgs {
     /// List flows.
     #[arg(short = 'L', long)]
     pub dump: bool,
+    /// Print what happens to flows as it happens, until interrupted.
+    #[arg(short = 'E', long)]
+    pub event: bool,
+    /// Print each worker's counters.
+    #[arg(short = 'S', long)]
+    pub stats: bool,
+    /// Print events of these kinds only.
+    #[arg(
+        short = 'e',
+        long,
+        value_name = "KIND",
+        value_enum,
+        value_delimiter = ',',
+        ignore_case = true,
+        conflicts_with_all = ["dump", "count", "flush", "stats"]
+    )]
+    pub event_mask: Vec<EventKind>,
     /// Print how many flows there are.
     #[arg(short = 'C', long)]
     pub count: bool,
@@ -134,16 +152,16 @@ pub struct ConntrackArgs {
     /// The table.
     #[arg(value_enum, value_name = "TABLE")]
     pub table: Option<Table>,
-    /// List flows of this address family only.
-    #[arg(short, long, value_name = "FAMILY", value_enum, conflicts_with_all = ["count", "flush"])]
+    /// Flows of this address family only.
+    #[arg(short, long, value_name = "FAMILY", value_enum, conflicts_with_all = ["count", "flush", "stats"])]
     pub family: Option<Family>,
-    /// List flows of this protocol only, by name or number.
+    /// Flows of this protocol only, by name or number.
     #[arg(
         short,
         long,
         value_name = "PROTO",
         value_parser = protocol_number,
-        conflicts_with_all = ["count", "flush"]
+        conflicts_with_all = ["count", "flush", "stats"]
     )]
     pub protonum: Option<u8>,
     /// How to print flows.
@@ -153,7 +171,7 @@ pub struct ConntrackArgs {
         value_name = "TYPE",
         value_enum,
         value_delimiter = ',',
-        conflicts_with_all = ["count", "flush"]
+        conflicts_with_all = ["count", "flush", "stats"]
     )]
     pub output: Vec<ConntrackOutput>,
 }
@@ -167,6 +185,22 @@ impl ConntrackArgs {
                 Family::Ipv6 => protocol::Family::Ipv6,
             }),
             proto: self.protonum,
+        }
+    }
+
+    /// Which events to print.
+    pub fn watch(&self) -> protocol::Watch {
+        let all = self.event_mask.contains(&EventKind::All);
+        let mask = if all { &[][..] } else { &self.event_mask };
+        let kinds = mask.iter().filter_map(|kind| match kind {
+            EventKind::All => None,
+            EventKind::New => Some(Kind::New),
+            EventKind::Updates => Some(Kind::Update),
+            EventKind::Destroy => Some(Kind::Destroy),
+        });
+        protocol::Watch {
+            kinds: kinds.collect(),
+            filter: self.filter(),
         }
     }
 }
@@ -187,6 +221,20 @@ pub enum Family {
     Ipv6,
 }
 
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum EventKind {
+    /// Every kind.
+    All,
+    /// Flows that enter the table.
+    New,
+    /// Flows that change.
+    Updates,
+    /// Flows that end.
+    Destroy,
+}
+
 /// Ways to print flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ConntrackOutput {
@@ -194,6 +242,8 @@ pub enum ConntrackOutput {
     Extended,
     /// As JSON.
     Json,
+    /// Events with their time in front, in seconds since 1970.
+    Timestamp,
 }
 
 fn protocol_number(word: &str) -> Result<u8, String> {

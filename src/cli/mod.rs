@@ -10,6 +10,7 @@ pub mod table;
 
 mod check;
 mod demo;
+pub mod events;
 pub mod lab;
 mod output;
 mod remote;

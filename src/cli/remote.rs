@@ -96,6 +96,11 @@ pub(super) fn stats(socket: &Path, out: &mut Output<'_>) -> Result {
             ct.drop,
             "packets dropped because the table was full",
         ),
+        (
+            "early_drop",
+            ct.early_drop,
+            "flows that made room for others",
+        ),
         ("delete", ct.delete, "flows that ended"),
         (
             "icmp_error",

@@ -1,12 +1,15 @@
 //! Commands against an appliance in memory, and conntrack(8)'s lines.
 
 use super::args::{Args, Command, Format};
-use super::conntrack::FlowLine;
+use super::conntrack::{FlowLine, Show};
+use super::events::EventLine;
 use super::output::{Failure, Output};
 use super::{check, conntrack, remote};
+use crate::conntrack::event::Kind;
 use crate::conntrack::record::{Carried, Counters, Detail, Endpoints, FlowRecord};
 use crate::conntrack::types::{SctpState, TcpState};
-use crate::control::testbed::{Bed, Folder, RULES};
+use crate::control::protocol::{Change, EventRecord};
+use crate::control::testbed::{Bed, Folder, RULES, wait};
 use clap::{CommandFactory, Parser};
 use serde_json::Value;
 use std::fs;
@@ -211,7 +214,7 @@ fn lines_are_conntracks_byte_for_byte() {
             FlowLine {
                 flow,
                 extended,
-                now,
+                show: Show::Listed(now),
             }
             .to_string()
         };
@@ -223,6 +226,209 @@ fn lines_are_conntracks_byte_for_byte() {
         };
         assert_eq!(print(true), format!("{family}{line}"));
     }
+}
+
+/// Events of Linux 6.18, and what conntrack 1.4.7 printed for them.
+#[test]
+fn events_are_conntracks_byte_for_byte() {
+    let tcp = |port, timeout, state, seen_reply, assured| FlowRecord {
+        tcp_state: Some(state),
+        seen_reply,
+        assured,
+        ..flow(
+            6,
+            timeout,
+            "10.1.0.7",
+            "10.2.0.7",
+            ports(port, 80).0,
+            ports(port, 80).1,
+        )
+    };
+    let udp = |port, to, timeout, seen_reply, assured| FlowRecord {
+        seen_reply,
+        assured,
+        ..flow(
+            17,
+            timeout,
+            "10.1.0.7",
+            "10.2.0.7",
+            ports(port, to).0,
+            ports(port, to).1,
+        )
+    };
+    let ended = |flow, original: (u64, u64), reply: (u64, u64), start_ms, stop_ms| {
+        let carried = |(packets, bytes)| Carried { packets, bytes };
+        let (original, reply) = (carried(original), carried(reply));
+        FlowRecord {
+            counters: Some(Counters { original, reply }),
+            start_ms: Some(start_ms),
+            stop_ms: Some(stop_ms),
+            ..flow
+        }
+    };
+    use TcpState::{Close, Established, FinWait, SynRecv, SynSent, TimeWait};
+    const STATE: Change = Change::State;
+    const REPLY: Change = Change::SeenReply;
+    let cases: Vec<(Kind, &[Change], FlowRecord, &str)> = vec![
+        (
+            Kind::New,
+            &[],
+            tcp(1000, 120, SynSent, false, false),
+            "    [NEW] tcp      6 120 SYN_SENT src=10.1.0.7 dst=10.2.0.7 sport=1000 dport=80 [UNREPLIED] src=10.2.0.7 dst=10.1.0.7 sport=80 dport=1000",
+        ),
+        (
+            Kind::Update,
+            &[STATE, REPLY],
+            tcp(1000, 60, SynRecv, true, false),
+            " [UPDATE] tcp      6 60 SYN_RECV src=10.1.0.7 dst=10.2.0.7 sport=1000 dport=80 src=10.2.0.7 dst=10.1.0.7 sport=80 dport=1000",
+        ),
+        (
+            Kind::Update,
+            &[STATE, Change::Assured],
+            tcp(1000, 432_000, Established, true, true),
+            " [UPDATE] tcp      6 432000 ESTABLISHED src=10.1.0.7 dst=10.2.0.7 sport=1000 dport=80 src=10.2.0.7 dst=10.1.0.7 sport=80 dport=1000 [ASSURED]",
+        ),
+        (
+            Kind::Update,
+            &[STATE],
+            tcp(1000, 120, FinWait, true, true),
+            " [UPDATE] tcp      6 120 FIN_WAIT src=10.1.0.7 dst=10.2.0.7 sport=1000 dport=80 src=10.2.0.7 dst=10.1.0.7 sport=80 dport=1000 [ASSURED]",
+        ),
+        // Without its state where that did not change.
+        (
+            Kind::Update,
+            &[REPLY],
+            tcp(1002, 300, Established, true, false),
+            " [UPDATE] tcp      6 300 src=10.1.0.7 dst=10.2.0.7 sport=1002 dport=80 src=10.2.0.7 dst=10.1.0.7 sport=80 dport=1002",
+        ),
+        (
+            Kind::Destroy,
+            &[],
+            ended(
+                tcp(1000, 119, TimeWait, true, true),
+                (4, 170),
+                (3, 120),
+                1000,
+                3900,
+            ),
+            "[DESTROY] tcp      6 119 TIME_WAIT src=10.1.0.7 dst=10.2.0.7 sport=1000 dport=80 packets=4 bytes=170 src=10.2.0.7 dst=10.1.0.7 sport=80 dport=1000 packets=3 bytes=120 [ASSURED] delta-time=2",
+        ),
+        // Expired: no time is left.
+        (
+            Kind::Destroy,
+            &[],
+            ended(
+                tcp(1000, 0, Close, true, false),
+                (1, 40),
+                (2, 80),
+                1999,
+                11_000,
+            ),
+            "[DESTROY] tcp      6 CLOSE src=10.1.0.7 dst=10.2.0.7 sport=1000 dport=80 packets=1 bytes=40 src=10.2.0.7 dst=10.1.0.7 sport=80 dport=1000 packets=2 bytes=80 delta-time=10",
+        ),
+        (
+            Kind::Destroy,
+            &[],
+            ended(udp(2000, 53, 0, true, true), (2, 76), (4, 162), 1000, 7000),
+            "[DESTROY] udp      17 src=10.1.0.7 dst=10.2.0.7 sport=2000 dport=53 packets=2 bytes=76 src=10.2.0.7 dst=10.1.0.7 sport=53 dport=2000 packets=4 bytes=162 [ASSURED] delta-time=6",
+        ),
+        (
+            Kind::New,
+            &[],
+            FlowRecord {
+                mark: 9,
+                zone: 5,
+                ..udp(3000, 60, 30, false, false)
+            },
+            "    [NEW] udp      17 30 src=10.1.0.7 dst=10.2.0.7 sport=3000 dport=60 [UNREPLIED] src=10.2.0.7 dst=10.1.0.7 sport=60 dport=3000 mark=9 zone=5",
+        ),
+        (
+            Kind::Update,
+            &[REPLY],
+            FlowRecord {
+                mark: 23,
+                ..udp(3000, 61, 30, true, false)
+            },
+            " [UPDATE] udp      17 30 src=10.1.0.7 dst=10.2.0.7 sport=3000 dport=61 src=10.2.0.7 dst=10.1.0.7 sport=61 dport=3000 mark=23",
+        ),
+        (
+            Kind::Destroy,
+            &[],
+            udp(3000, 53, 29, false, false),
+            "[DESTROY] udp      17 29 src=10.1.0.7 dst=10.2.0.7 sport=3000 dport=53 [UNREPLIED] src=10.2.0.7 dst=10.1.0.7 sport=53 dport=3000",
+        ),
+    ];
+    for (kind, changed, flow, line) in cases {
+        let event = EventRecord {
+            event: kind,
+            time_us: 1_795_183_323_069_805,
+            changed: changed.to_vec(),
+            flow,
+        };
+        let print = |extended, timestamp| {
+            EventLine {
+                event: &event,
+                extended,
+                timestamp,
+            }
+            .to_string()
+        };
+        assert_eq!(print(false, false), line);
+        assert_eq!(print(false, true), format!("[1795183323.069805]\t{line}"));
+        let (word, rest) = line.split_at(10);
+        assert_eq!(print(true, false), format!("{word}ipv4     2 {rest}"));
+        let text = serde_json::to_string(&event).unwrap();
+        let back: EventRecord = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, event, "over the socket");
+    }
+}
+
+#[test]
+fn events_are_printed_until_the_appliance_stops() {
+    let mut bed = Bed::new(1);
+    bed.start_control();
+    bed.send(1);
+    let socket = bed.socket();
+    let watch = |line| {
+        let socket = socket.clone();
+        std::thread::spawn(move || run(line, socket))
+    };
+    let text = watch("conntrack -E -e NEW,DESTROY -p udp");
+    let lines = watch("conntrack -E --format json");
+    let none = watch("conntrack -E -p tcp");
+    wait(|| bed.appliance.hub().watchers() == 3);
+    bed.send(2);
+    assert_eq!(json("conntrack -F", &bed)["flushed"], 2);
+    let row = json("conntrack -S", &bed);
+    assert_eq!(
+        (&row[0]["insert"], &row[0]["early_drop"]),
+        (&2.into(), &0.into())
+    );
+    let (_, stats, _) = run("conntrack -S", bed.socket());
+    assert_eq!(
+        stats,
+        "cpu=0   \tfound=0 invalid=0 insert=2 insert_failed=0 drop=0 early_drop=0 error=0 search_restart=0 clash_resolve=0 chaintoolong=0 \n"
+    );
+    bed.stop();
+    let (code, out, err) = text.join().unwrap();
+    assert_eq!(code, ExitCode::SUCCESS);
+    let found: Vec<&str> = out.lines().map(|line| &line[..10]).collect();
+    assert_eq!(found, ["    [NEW] ", "[DESTROY] ", "[DESTROY] "], "{out}");
+    assert!(
+        out.starts_with("    [NEW] udp      17 30 src=10.0.0.2 "),
+        "{out}"
+    );
+    assert!(err.ends_with(": 3 flow events have been shown.\n"), "{err}");
+    let (_, out, err) = lines.join().unwrap();
+    let events: Vec<EventRecord> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!((events.len(), err.as_str()), (3, ""));
+    assert!(events[0].time_us / 1_000_000 > 1_700_000_000);
+    let (_, out, err) = none.join().unwrap();
+    assert_eq!(out, "");
+    assert!(err.ends_with(": 0 flow events have been shown.\n"), "{err}");
 }
 
 #[test]
@@ -259,6 +465,10 @@ fn conntracks_flags_are_taken_as_conntrack_takes_them() {
         "conntrack -L -f ipv6 -p tcp -o extended",
         "conntrack -L --family ipv4 --protonum TCP --output extended,json",
         "conntrack -p 253 -L",
+        "conntrack -E",
+        "conntrack -E -e NEW,UPDATES,DESTROY -p tcp -o timestamp,extended",
+        "conntrack --event --event-mask all -f ipv4",
+        "conntrack -S",
         "--format json conntrack -C",
         "conntrack -C --format json --socket /tmp/s",
     ] {
@@ -282,6 +492,10 @@ fn conntracks_flags_are_taken_as_conntrack_takes_them() {
         "conntrack -L -o bogus",
         "conntrack -L bogus",
         "conntrack -X",
+        "conntrack -e NEW",
+        "conntrack -L -e NEW",
+        "conntrack -E -e OLD",
+        "conntrack -S -p tcp",
         "reboot",
         "run",
         "replay -c p.yaml",

@@ -5,6 +5,7 @@
 //! reads a clock or allocates after the start, except for listings.
 pub mod config;
 pub mod entry;
+pub mod event;
 pub mod gre;
 pub mod icmp;
 pub mod index;

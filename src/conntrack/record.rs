@@ -3,9 +3,9 @@
 
 use super::entry::{Account, Entry, status};
 use super::sctp;
-use super::tuple::{Key, Tuple};
+use super::tuple::{AnyKey, Key, Tuple};
 use super::types::{SctpState, TcpState, proto};
-use crate::base::time::{Now, Ticks};
+use crate::base::time::{Now, Span, Ticks};
 use crate::wire::Addrs;
 use crate::wire::inner::Ports;
 use serde::{Deserialize, Serialize};
@@ -142,34 +142,88 @@ impl From<Tuple> for Endpoints {
     }
 }
 
-impl FlowRecord {
-    /// The record of an entry at `now`. Its dates count from the epoch of the shard's clock, until
-    /// [`FlowRecord::dated`].
-    pub fn new<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16) -> Self {
+/// What is shown of an entry, copied at one moment: of a fixed size, so that a worker can hand it
+/// over.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    key: AnyKey,
+    account: [Account; 2],
+    date: Option<Now>,
+    left: Span,
+    mark: u32,
+    tcp_state: TcpState,
+    sctp_state: Option<SctpState>,
+    status: u8,
+    shard: u16,
+}
+
+impl Snapshot {
+    /// Of `entry` at `now`.
+    pub fn of<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16) -> Self {
         let Entry { key, core, rest } = entry;
-        let from_lo = key.lo_tuple();
+        Self {
+            key: (*key).into(),
+            account: rest.account,
+            date: rest.date(),
+            left: now.until(core.deadline),
+            mark: rest.mark,
+            tcp_state: core.tcp_state,
+            sctp_state: (key.proto() == proto::SCTP).then(|| sctp::state(core)),
+            status: core.status,
+            shard,
+        }
+    }
+
+    /// The transport protocol.
+    pub fn proto(&self) -> u8 {
+        match &self.key {
+            AnyKey::V4(key) => key.proto(),
+            AnyKey::V6(key) => key.proto(),
+        }
+    }
+
+    /// Whether it is an IPv6 flow.
+    pub fn is_v6(&self) -> bool {
+        matches!(self.key, AnyKey::V6(_))
+    }
+
+    /// The record. Its dates count from the epoch of the shard's clock, until
+    /// [`FlowRecord::dated`].
+    pub fn record(&self) -> FlowRecord {
+        let from_lo = match &self.key {
+            AnyKey::V4(key) => key.lo_tuple(),
+            AnyKey::V6(key) => key.lo_tuple(),
+        };
         let from_hi = from_lo.reversed().unwrap_or(from_lo);
-        let (original, reply) = if core.has(status::ORIGINAL_IS_LO) {
+        let has = |bit| self.status & bit != 0;
+        let (original, reply) = if has(status::ORIGINAL_IS_LO) {
             (from_lo, from_hi)
         } else {
             (from_hi, from_lo)
         };
-        Self {
+        FlowRecord {
             proto: from_lo.proto,
             original: original.into(),
             reply: reply.into(),
-            timeout: now.until(core.deadline).as_secs(),
-            tcp_state: (from_lo.proto == proto::TCP).then_some(core.tcp_state),
-            sctp_state: (from_lo.proto == proto::SCTP).then(|| sctp::state(core)),
-            seen_reply: core.has(status::SEEN_REPLY),
-            assured: core.has(status::ASSURED),
-            counters: Counters::of(&rest.account),
-            start_ms: rest.date().map(millis),
+            timeout: self.left.as_secs(),
+            tcp_state: (from_lo.proto == proto::TCP).then_some(self.tcp_state),
+            sctp_state: self.sctp_state,
+            seen_reply: has(status::SEEN_REPLY),
+            assured: has(status::ASSURED),
+            counters: Counters::of(&self.account),
+            start_ms: self.date.map(millis),
             stop_ms: None,
-            mark: rest.mark,
+            mark: self.mark,
             zone: from_lo.zone,
-            shard,
+            shard: self.shard,
         }
+    }
+}
+
+impl FlowRecord {
+    /// The record of an entry at `now`: [`Snapshot::record`].
+    pub fn new<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16) -> Self {
+        Snapshot::of(entry, now, shard).record()
     }
 
     /// Dates it by the wall clock: the shard's clock began `epoch_ms` milliseconds after 1970.

@@ -14,6 +14,7 @@
 
 use super::config::Config;
 use super::entry::{Core, Entry, LastSegment, status};
+use super::event::{self, Kind, Reporter};
 use super::gre;
 use super::icmp::{self, Role};
 use super::ledger::Ledger;
@@ -155,8 +156,7 @@ pub struct Shard {
     pending: Option<Pending>,
     /// Where the sweep under pressure goes on.
     swept: Option<Cursor>,
-    /// The time of this loop.
-    now: Now,
+    report: Reporter,
     counters: Arc<CtCounters>,
 }
 
@@ -205,7 +205,7 @@ impl Shard {
             ledger: Ledger::new(capacity).expect("memory for the ledger of counts"),
             pending: None,
             swept: None,
-            now: Now::default(),
+            report: Reporter::default(),
             counters,
         }
     }
@@ -218,10 +218,16 @@ impl Shard {
         self.v6.populate(share);
     }
 
-    /// Begins a loop at `now`: what no packet brings the time for goes by it.
+    /// Reports events to `queue`, once somebody wants any.
+    pub fn report_to(&mut self, queue: Arc<event::Queue>) {
+        self.report = Reporter::new(self.id, queue);
+    }
+
+    /// Begins a loop at `now`, by which goes what no packet brings the time for; events of the
+    /// kinds `wanted` (bits of [`Kind`]) are reported in it.
     #[inline]
-    pub fn begin(&mut self, now: Now) {
-        self.now = now;
+    pub fn begin(&mut self, now: Now, wanted: u8) {
+        self.report.begin(now, wanted);
     }
 
     /// Publishes how many flows there are, by protocol.
@@ -527,6 +533,7 @@ impl Shard {
             // No branch on the direction, which is as good as random.
             let answered = (dir == Dir::Reply) | core.has(status::SEEN_REPLY);
             let state = if answered { CtState::Established } else { CtState::New };
+            let before = (core.tcp_state, core.status);
             let outcome = match parsed.l4 {
                 L4::Tcp(ref header) => {
                     let segment = tcp::segment(data, parsed, header);
@@ -560,6 +567,9 @@ impl Shard {
             }
             // After the tracker ran, which goes by what was seen before.
             table.entry_mut(flow.entry).core.status |= dir as u8 * status::SEEN_REPLY;
+            if self.report.wants(Kind::Update) {
+                self.report.updated(before, table.entry(flow.entry));
+            }
             Some(known)
         })
     }
@@ -577,7 +587,7 @@ impl Shard {
         let mut core = Core::new(prepared.from_lo);
         let mut last = tcp::no_segment();
         if config.timestamps {
-            last.turn = self.now.turn() + 1;
+            last.turn = self.report.now().turn() + 1;
         }
         let span = match parsed.l4 {
             L4::Tcp(ref header) => {
@@ -672,6 +682,9 @@ impl Shard {
                 original.add(u32::from(bytes));
             });
         }
+        if self.report.wants(Kind::New) {
+            family!(self, v6, table => self.report.report(Kind::New, 0, table.entry(flow.entry)));
+        }
         Ok(flow)
     }
 
@@ -705,9 +718,11 @@ impl Shard {
 
     fn end(&mut self, flow: FlowRef) {
         family!(self, flow.v6, table => {
-            let counted = table.entry(flow.entry).rest.links.counted;
+            let entry = table.entry(flow.entry);
             let tally = self.purse.budget().tally();
+            let counted = entry.rest.links.counted;
             self.ledger.end(flow.v6, flow.entry, counted, tally);
+            ending(&self.report, entry);
             table.remove(flow.entry);
         });
         self.purse.put();
@@ -726,10 +741,13 @@ impl Shard {
     /// is too full, flows that are worth little, looking at as many again.
     pub fn expire(&mut self, now: Ticks, budget: usize) {
         let (ledger, tally) = (&mut self.ledger, self.purse.budget().tally());
+        let report = &self.report;
         let ended = self.v4.expire(now, budget, |at, entry| {
             ledger.end(false, at, entry.rest.links.counted, tally);
+            ending(report, entry);
         }) + self.v6.expire(now, budget, |at, entry| {
             ledger.end(true, at, entry.rest.links.counted, tally);
+            ending(report, entry);
         });
         for _ in 0..ended {
             self.purse.put();
@@ -815,6 +833,14 @@ impl Shard {
         for flow in flows {
             self.end(*flow);
         }
+    }
+}
+
+/// Every flow that ends passes here, before its entry goes.
+#[inline]
+fn ending<K: Key>(report: &Reporter, entry: &Entry<K>) {
+    if report.wants(Kind::Destroy) {
+        report.report(Kind::Destroy, 0, entry);
     }
 }
 

@@ -7,8 +7,9 @@
 
 use super::appliance::Appliance;
 use super::listeners::ApiListener;
-use super::protocol::{Done, Failed, MAX_REQUEST, Request, Row};
+use super::protocol::{Done, EventRecord, Failed, MAX_REQUEST, Request, Row, Watch, Watched};
 use super::systemd;
+use crossbeam::channel::RecvTimeoutError;
 use serde::Serialize;
 use serde_json::Value;
 use std::io;
@@ -26,6 +27,10 @@ pub(super) const CONNECTIONS: usize = 32;
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a client may leave an answer unread: `conntrack -L | less` does.
 const UNREAD: Duration = Duration::from_secs(600);
+/// How soon a watch without events notices that its client is gone.
+const WATCH: Duration = Duration::from_millis(200);
+/// Events that are collected before they are sent.
+const BATCH: usize = 1024;
 /// Bytes that are collected before they are sent.
 const CHUNK: usize = 32 * 1024;
 
@@ -88,6 +93,7 @@ async fn converse(stream: &mut UnixStream, appliance: &Arc<Appliance>) -> io::Re
                 continue;
             }
         };
+        let watching = matches!(request, Request::ConntrackWatch(_));
         let (chunks, mut ready) = mpsc::channel(4);
         let appliance = appliance.clone();
         let helper = tokio::task::spawn_blocking(move || {
@@ -99,7 +105,14 @@ async fn converse(stream: &mut UnixStream, appliance: &Arc<Appliance>) -> io::Re
             respond(&request, &appliance, &mut answer);
             let _ = answer.send();
         });
-        while let Some(chunk) = ready.recv().await {
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = ready.recv() => chunk,
+                // The helper notices that nobody takes its lines.
+                _ = reader.fill_buf(), if watching => return Ok(()),
+            };
+            let Some(chunk) = chunk else { break };
             timeout(UNREAD, writer.write_all(&chunk)).await??;
         }
         if let Err(error) = helper.await {
@@ -184,6 +197,8 @@ fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
                 Err(error) => answer.failed(&error, Value::Null),
             }
         }
+        Request::ConntrackWatch(wanted) => watch(wanted, appliance, answer),
+        Request::ConntrackStats {} => answer.rows(&appliance.conntrack()),
         Request::ConntrackCount {} => answer.done(appliance.count()),
         Request::ConntrackFlush {} => match appliance.flush() {
             Ok(ended) => {
@@ -197,6 +212,36 @@ fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
         Request::Rules {} => answer.rows(&appliance.rules()),
         Request::Ports {} => answer.rows(&appliance.ports()),
         Request::Workers {} => answer.rows(&appliance.workers()),
+    }
+}
+
+/// Sends events as they come, until the client is gone or the appliance stops.
+fn watch(wanted: &Watch, appliance: &Appliance, answer: &mut Answer) {
+    let subscription = appliance.hub().subscribe(wanted.clone());
+    // Once, so that the times of two events differ by what lay between them.
+    let epoch = appliance.shared().clock.epoch_ms();
+    let mut count = 0;
+    loop {
+        let first = subscription.events.recv_timeout(WATCH);
+        let stopped = matches!(first, Err(RecvTimeoutError::Disconnected));
+        let more = subscription.events.try_iter().take(BATCH);
+        let mut events = first.into_iter().chain(more);
+        let sent = events.try_for_each(|event| {
+            count += 1;
+            answer.line(&Row {
+                row: &Watched::Event(EventRecord::new(&event, epoch)),
+            })
+        });
+        let lost = subscription.take_lost();
+        if lost > 0 {
+            let _ = answer.row(&Watched::Lost(lost));
+        }
+        if stopped {
+            return answer.done(count);
+        }
+        if sent.is_break() || answer.send().is_break() || answer.chunks.is_closed() {
+            return;
+        }
     }
 }
 

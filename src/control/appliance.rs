@@ -5,6 +5,7 @@
 //! time; readers of [`Appliance::reload_state`] never wait for it. Workers wait for none of this.
 
 use super::events::Names;
+use super::watch::Hub;
 use crate::base::rcu::Rcu;
 use crate::dataplane::clock::unix_time;
 use crate::dataplane::command::Command;
@@ -86,6 +87,7 @@ pub struct Appliance {
     state: Mutex<ReloadState>,
     /// Of this policy and the one before, whose log lines may still be under way.
     names: Mutex<Vec<Arc<Names>>>,
+    hub: Arc<Hub>,
 }
 
 /// How the last reload went.
@@ -170,6 +172,7 @@ impl Appliance {
         let names = parts.shared.policy.with(Names::of);
         let ports = parts.ports.len();
         Self {
+            hub: Arc::new(Hub::new(parts.shared.clone())),
             shared: parts.shared,
             commands: parts.commands,
             port_stats: Box::new(move || vec![NicStats::default(); ports]),
@@ -195,6 +198,11 @@ impl Appliance {
     /// What all threads share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Who watches its flows.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// The policy file that the appliance started with.

@@ -2,7 +2,7 @@
 //!
 //! Life-cycle: one connection for one command. Concurrency: blocking, single-threaded.
 
-use super::protocol::{Done, Line, Request};
+use super::protocol::{Done, Line, Request, Watch, Watched};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Write};
@@ -102,22 +102,13 @@ impl Client {
         // A server that refuses to read on may still have said why.
         let written = self.stream.get_mut().write_all(&line);
         loop {
-            line.clear();
-            let read = self.stream.read_until(b'\n', &mut line);
-            let read = read.and_then(|read| match (read, &written) {
-                (0, Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
-                (0, Ok(())) => Err(io::ErrorKind::UnexpectedEof.into()),
-                _ => Ok(()),
-            });
-            read.map_err(|error| self.lost(error))?;
-            let answer: Line<T> =
-                serde_json::from_slice(&line).map_err(|error| self.unreadable(error))?;
-            if let Some(message) = answer.error {
-                return Err(ClientError::Refused {
-                    message,
-                    diagnostics: answer.diagnostics,
-                });
-            }
+            let answer = match (self.read::<T>(&mut line)?, &written) {
+                (Some(answer), _) => answer,
+                (None, Err(error)) => {
+                    return Err(self.lost(io::Error::new(error.kind(), error.to_string())));
+                }
+                (None, Ok(())) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+            };
             if let Some(row) = answer.row
                 && each(row).is_break()
             {
@@ -129,6 +120,57 @@ impl Client {
                     count: answer.count,
                 }));
             }
+        }
+    }
+
+    /// Watches: gives each thing told to `each`, with whether more has arrived already, until it
+    /// says break or the connection ends.
+    pub fn watch(
+        &mut self,
+        watch: Watch,
+        mut each: impl FnMut(Watched, bool) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let request = Request::ConntrackWatch(watch);
+        let mut line = serde_json::to_vec(&request).map_err(|error| self.unreadable(error))?;
+        line.push(b'\n');
+        let stream = self.stream.get_mut();
+        let asked = stream
+            .set_read_timeout(None)
+            .and_then(|()| stream.write_all(&line));
+        asked.map_err(|error| self.lost(error))?;
+        while let Some(answer) = self.read(&mut line)? {
+            let more = !self.stream.buffer().is_empty();
+            let broken = answer.row.is_some_and(|row| each(row, more).is_break());
+            if broken || answer.done {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A handle that ends the connection when it is shut down.
+    pub fn interrupter(&self) -> io::Result<UnixStream> {
+        self.stream.get_ref().try_clone()
+    }
+
+    /// The next line of an answer; `None` at the end of the connection.
+    fn read<T: DeserializeOwned>(
+        &mut self,
+        line: &mut Vec<u8>,
+    ) -> Result<Option<Line<T>>, ClientError> {
+        line.clear();
+        let read = self.stream.read_until(b'\n', line);
+        if read.map_err(|error| self.lost(error))? == 0 {
+            return Ok(None);
+        }
+        let answer: Line<T> =
+            serde_json::from_slice(line).map_err(|error| self.unreadable(error))?;
+        match answer.error {
+            None => Ok(Some(answer)),
+            Some(message) => Err(ClientError::Refused {
+                message,
+                diagnostics: answer.diagnostics,
+            }),
         }
     }
 

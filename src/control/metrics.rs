@@ -46,6 +46,9 @@ metrics! {
     Insert COUNTER "shardwall_conntrack_insert_total" "Flows entered into the table."
     InsertFailed COUNTER "shardwall_conntrack_insert_failed_total" "Flows for which the index had no room."
     CtDrop COUNTER "shardwall_conntrack_drop_total" "Packets dropped because the table was full."
+    EarlyDrop COUNTER "shardwall_conntrack_early_drop_total" "Flows that had to go before their time, because the table was full."
+    Events COUNTER "shardwall_conntrack_events_total" "Events of flows made for those who watch."
+    EventsLost COUNTER "shardwall_conntrack_events_lost_total" "Events lost because a queue was full: a worker's, or a reader's."
     Delete COUNTER "shardwall_conntrack_delete_total" "Flows that ended."
     IcmpError COUNTER "shardwall_conntrack_icmp_error_total" "ICMP errors that quote no known flow."
     Received COUNTER "shardwall_received_packets_total" "Packets taken from ports."
@@ -155,19 +158,29 @@ fn tracking(appliance: &Appliance, out: &mut Families) {
         out.add(Id::Entries, &[("proto", proto)], entries as f64);
     }
     out.add(Id::EntriesLimit, &[], f64::from(appliance.limit()));
-    let counters: [(Id, Of<CtCounters>); 8] = [
+    let counters: [(Id, Of<CtCounters>); 9] = [
         (Id::Found, |ct| &ct.found),
         (Id::New, |ct| &ct.new),
         (Id::Invalid, |ct| &ct.invalid),
         (Id::Insert, |ct| &ct.insert),
         (Id::InsertFailed, |ct| &ct.insert_failed),
         (Id::CtDrop, |ct| &ct.drop),
+        (Id::EarlyDrop, |ct| &ct.early_drop),
         (Id::Delete, |ct| &ct.delete),
         (Id::IcmpError, |ct| &ct.icmp_error),
     ];
     for (id, counter) in counters {
         let value = appliance.sum(|worker| counter(&worker.path.ct));
         out.add(id, &[], value as f64);
+    }
+    let events = appliance.events();
+    out.add(Id::Events, &[], events.made as f64);
+    let lost = [
+        ("worker", events.lost_by_workers),
+        ("reader", events.lost_by_readers),
+    ];
+    for (queue, lost) in lost {
+        out.add(Id::EventsLost, &[("queue", queue)], lost as f64);
     }
 }
 

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod protocol;
 pub mod snapshot;
 pub mod thread;
+pub mod watch;
 
 mod health;
 mod systemd;

@@ -3,6 +3,7 @@
 //! A client sends a [`Request`]; the answer is any number of lines `{"row": …}`, then one line
 //! `{"done":true,"count":N}` or `{"error":"…"}`. A connection serves one request after another.
 
+use crate::conntrack::event::Kind;
 use crate::conntrack::record::FlowRecord;
 use crate::conntrack::types::proto;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,11 @@ pub enum Request {
     ConntrackList(Filter),
     /// How many flows there are; no rows.
     ConntrackCount {},
+    /// Follow what happens to flows; a row for each event, a [`Watched`], until the client hangs up
+    /// (or sends another line) or the appliance stops.
+    ConntrackWatch(Watch),
+    /// A row for each worker, a [`super::snapshot::ConntrackRow`].
+    ConntrackStats {},
     /// End all flows; no rows, `count` says how many.
     ConntrackFlush {},
     /// One row, a [`super::snapshot::Stats`].
@@ -67,12 +73,64 @@ pub enum Family {
 impl Filter {
     /// Whether `flow` is wanted.
     pub fn matches(&self, flow: &FlowRecord) -> bool {
-        let family = self.family.is_none_or(|family| {
-            let v6 = family == Family::Ipv6;
-            flow.is_v6() == v6
-        });
-        family && self.proto.is_none_or(|proto| flow.proto == proto)
+        self.wants(flow.is_v6(), flow.proto)
     }
+
+    /// Whether flows of this family and protocol are wanted.
+    pub fn wants(&self, v6: bool, proto: u8) -> bool {
+        let family = self
+            .family
+            .is_none_or(|family| v6 == (family == Family::Ipv6));
+        family && self.proto.is_none_or(|wanted| proto == wanted)
+    }
+}
+
+/// Which events to follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// Of these kinds; of all, if none is named.
+    #[serde(default)]
+    pub kinds: Vec<Kind>,
+    /// About these flows.
+    #[serde(default)]
+    pub filter: Filter,
+}
+
+/// What a watcher is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Watched {
+    /// Something happened.
+    Event(EventRecord),
+    /// That many events were lost: of any kind where a worker had no room for them.
+    Lost(u64),
+}
+
+/// Something that happened to a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// What.
+    pub event: Kind,
+    /// When, in microseconds since 1970.
+    pub time_us: u64,
+    /// What an update changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<Change>,
+    /// The flow, as it was then.
+    pub flow: FlowRecord,
+}
+
+/// What an update changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// The TCP state.
+    State,
+    /// The first reply came.
+    SeenReply,
+    /// It is ASSURED now.
+    Assured,
 }
 
 /// A line of an answer with something in it.

@@ -65,8 +65,37 @@ pub struct ConntrackStats {
     pub insert: u64,
     pub insert_failed: u64,
     pub drop: u64,
+    pub early_drop: u64,
     pub delete: u64,
     pub icmp_error: u64,
+    pub events: EventStats,
+}
+
+/// Events of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventStats {
+    /// Clients that watch.
+    pub watchers: usize,
+    /// Events that workers made.
+    pub made: u64,
+    /// Events that a worker's queue had no room for.
+    pub lost_by_workers: u64,
+    /// Events that a client did not read in time.
+    pub lost_by_readers: u64,
+}
+
+/// One worker's tracking: a line of `conntrack -S`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names are netfilter's; see CtCounters
+pub struct ConntrackRow {
+    pub worker: usize,
+    pub found: u64,
+    pub invalid: u64,
+    pub insert: u64,
+    pub insert_failed: u64,
+    pub drop: u64,
+    pub early_drop: u64,
+    pub error: u64,
 }
 
 /// Packets dropped for one reason.
@@ -179,10 +208,43 @@ impl Appliance {
                 insert: ct(|c| &c.insert),
                 insert_failed: ct(|c| &c.insert_failed),
                 drop: ct(|c| &c.drop),
+                early_drop: ct(|c| &c.early_drop),
                 delete: ct(|c| &c.delete),
                 icmp_error: ct(|c| &c.icmp_error),
+                events: self.events(),
             },
         }
+    }
+
+    /// Who watches, and what became of the events.
+    pub fn events(&self) -> EventStats {
+        let (made, lost_by_workers, lost_by_readers) = self.hub().counts();
+        EventStats {
+            watchers: self.hub().watchers(),
+            made,
+            lost_by_workers,
+            lost_by_readers,
+        }
+    }
+
+    /// Tracking, by worker.
+    pub fn conntrack(&self) -> Vec<ConntrackRow> {
+        let workers = self.shared.workers.iter().enumerate();
+        workers
+            .map(|(worker, counters)| {
+                let ct = &counters.path.ct;
+                ConntrackRow {
+                    worker,
+                    found: ct.found.get(),
+                    invalid: ct.invalid.get(),
+                    insert: ct.insert.get(),
+                    insert_failed: ct.insert_failed.get(),
+                    drop: ct.drop.get(),
+                    early_drop: ct.early_drop.get(),
+                    error: ct.icmp_error.get(),
+                }
+            })
+            .collect()
     }
 
     /// Drops by reason, all reasons, in their order.

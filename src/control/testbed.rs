@@ -120,11 +120,16 @@ impl Bed {
                 let (sender, receiver) = mailbox();
                 commands.push(sender);
                 let path = shared.workers[id].path.clone();
+                let secret = HashKey::from_seed(1);
+                let defrag = Defrag::new(Limits::DEFAULT, HashKey::from_seed(3), path.clone());
+                let mut pipeline = Pipeline::new(id, 4096, secret, clock.now(), path);
+                let events = shared.workers[id].events.clone();
+                pipeline.shard_mut().report_to(events);
                 Worker::new(worker::Parts {
                     id,
                     io,
-                    defrag: Defrag::new(Limits::DEFAULT, HashKey::from_seed(3), path.clone()),
-                    pipeline: Pipeline::new(id, 4096, HashKey::from_seed(1), clock.now(), path),
+                    defrag,
+                    pipeline,
                     rings,
                     steer: Steer::new(HashKey::from_seed(2), workers),
                     commands: receiver,

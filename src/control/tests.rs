@@ -2,11 +2,19 @@
 
 use super::listeners::ApiListener;
 use super::metrics::{Metrics, NAMES};
-use super::protocol::{Family, Filter, MAX_REQUEST};
+use super::protocol::{Family, Filter, MAX_REQUEST, Watch, Watched};
 use super::snapshot::{DropRow, PortRow, RuleRow, Stats, WorkerRow};
 use super::testbed::{Bed, Folder, RULES, mode, wait};
+use super::watch::BACKLOG;
 use super::{Client, ClientError, ReloadError, ReloadReport, Request, StartError};
+use crate::base::hash::HashKey;
+use crate::base::time::{Now, Ticks};
+use crate::conntrack::config::Config;
+use crate::conntrack::event::{Kind, QUEUE};
 use crate::conntrack::record::FlowRecord;
+use crate::conntrack::shard::Shard;
+use crate::wire::build::{Segment, frame};
+use crate::wire::{Addrs, parse};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,6 +22,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::ControlFlow;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 
 fn flows(bed: &Bed) -> Vec<FlowRecord> {
     let mut all = Vec::new();
@@ -285,6 +294,103 @@ fn every_request_is_answered_over_the_socket() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn events_reach_every_reader_or_are_counted() {
+    let mut bed = Bed::new(2);
+    let metrics = bed.start_control();
+    let watch = |kinds: &[Kind]| {
+        let mut client = Client::connect(&bed.socket()).unwrap();
+        let kinds = kinds.to_vec();
+        std::thread::spawn(move || {
+            let (mut events, mut lost) = (Vec::new(), 0);
+            let filter = Filter::default();
+            client
+                .watch(Watch { kinds, filter }, |told, _| {
+                    match told {
+                        Watched::Event(event) => events.push(event),
+                        Watched::Lost(count) => lost += count,
+                    }
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            (events, lost)
+        })
+    };
+    let (all, ends) = (watch(&[]), watch(&[Kind::Destroy]));
+    // One that asks and never reads.
+    let mut slow = UnixStream::connect(bed.socket()).unwrap();
+    slow.write_all(b"{\"cmd\":\"conntrack-watch\"}\n").unwrap();
+    let hub = bed.appliance.hub().clone();
+    wait(|| hub.watchers() == 3);
+    (0..600).for_each(|host| bed.send(host));
+    assert_eq!(bed.appliance.flush(), Ok(600));
+    let scrape = http(metrics, "/metrics");
+    assert!(
+        scrape.contains("\nshardwall_conntrack_events_total 1200\n"),
+        "{scrape}"
+    );
+    drop(slow);
+    wait(|| hub.watchers() == 2);
+    bed.stop();
+    let (events, lost) = all.join().unwrap();
+    assert_eq!((events.len(), lost), (1200, 0));
+    let count = |kind| events.iter().filter(|event| event.event == kind).count();
+    assert_eq!((count(Kind::New), count(Kind::Destroy)), (600, 600));
+    for pair in events.windows(2) {
+        assert!(pair[0].time_us <= pair[1].time_us, "in order");
+    }
+    let (events, lost) = ends.join().unwrap();
+    assert_eq!((events.len(), lost), (600, 0));
+    assert!(events.iter().all(|event| event.event == Kind::Destroy));
+    assert_eq!(bed.appliance.shared().watched(), 0);
+}
+
+#[test]
+fn what_is_made_is_delivered_or_lost() {
+    // Events that the workers' queues have no room for are lost to all; those that a reader leaves
+    // lie are lost to it alone.
+    let bed = Bed::without_workers(1);
+    let hub = bed.appliance.hub().clone();
+    let quick = hub.subscribe(Watch::default());
+    let slow = hub.subscribe(Watch::default());
+    let mut shard = Shard::new(0, 10, HashKey::from_seed(1), Ticks(0), Arc::default());
+    shard.report_to(bed.appliance.shared().workers[0].events.clone());
+    let now = Now::from_secs(1);
+    shard.begin(now, bed.appliance.shared().watched());
+    let addrs = Addrs::V4 { src: 1, dst: 2 };
+    let bytes = frame(addrs, Segment::Udp { sport: 1, dport: 2 }, b"");
+    let (parsed, config) = (parse(&bytes, bytes.len()), Config::default());
+    let mut begin_and_end = |times| {
+        for _ in 0..times {
+            let prepared = shard.prepare(&bytes, &parsed, 0);
+            shard.track(&bytes, &parsed, &prepared, false, now.ticks(), &config);
+            let flow = shard.commit(now.ticks()).unwrap();
+            shard.remove(&[flow]);
+        }
+    };
+    let (mut read, mut lost) = (0, 0);
+    for round in 0..6 {
+        // Twice what the queue holds, every other time.
+        begin_and_end(QUEUE / 2 * (1 + round % 2));
+        hub.drain();
+        read += quick.events.try_iter().count();
+        lost += quick.take_lost() as usize;
+    }
+    let made = 9 * QUEUE;
+    assert_eq!((read, lost), (6 * QUEUE, 3 * QUEUE));
+    assert_eq!(
+        hub.counts(),
+        (made as u64, lost as u64, (made - lost - BACKLOG) as u64)
+    );
+    assert_eq!(slow.take_lost() as usize + slow.events.len(), made);
+    drop((quick, slow));
+    assert_eq!(
+        bed.appliance.shared().watched(),
+        0,
+        "nobody watches any more"
+    );
 }
 
 #[test]

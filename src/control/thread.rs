@@ -101,6 +101,7 @@ fn run(
     }
     systemd::stopping();
     appliance.shared().stop();
+    appliance.hub().close();
     runtime.shutdown_timeout(FAREWELL);
     log.drain(&appliance, appliance.shared().clock.now());
 }
@@ -120,6 +121,8 @@ async fn serve(
         tokio::spawn(async move { axum::serve(listener, router).await });
     }
     let mut requests = std::pin::pin!(api::serve(&listeners.api, appliance.clone()));
+    let hub = appliance.hub().clone();
+    tokio::spawn(async move { hub.run().await });
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = interval(LOOK);

@@ -159,6 +159,8 @@ where
                 let defrag = Defrag::new(Limits::DEFAULT, HashKey::random(), counters.clone());
                 let mut pipeline = Pipeline::sharing(id, budget, buckets, now, counters);
                 pipeline.shard_mut().populate();
+                let events = all.workers[id].events.clone();
+                pipeline.shard_mut().report_to(events);
                 let steer = Steer::new(owners, workers);
                 Worker::new(Parts {
                     id,

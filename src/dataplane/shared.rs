@@ -4,10 +4,11 @@
 use super::clock::Clock;
 use crate::base::counter::{Counter, Traffic};
 use crate::base::rcu::Rcu;
+use crate::conntrack::event;
 use crate::pipeline::Counters;
 use crate::policy::{Compiled, MAX_PORTS};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 /// One worker's traffic on one port.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub struct WorkerCounters {
     pub handed_out: Counter,
     /// Frames taken from other workers.
     pub handed_in: Counter,
+    /// Events of its flows, on their way to the control thread.
+    pub events: Arc<event::Queue>,
     /// Log lines that found the channel full.
     pub log_lost: Counter,
     /// Nanoseconds of loops that moved something.
@@ -46,6 +49,7 @@ impl Default for WorkerCounters {
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             handed_out: Counter::default(),
             handed_in: Counter::default(),
+            events: Arc::default(),
             log_lost: Counter::default(),
             busy_nanos: Counter::default(),
             idle_nanos: Counter::default(),
@@ -63,6 +67,8 @@ pub struct Shared {
     pub workers: Vec<WorkerCounters>,
     /// The workers' clock.
     pub clock: Clock,
+    /// Kinds of events that somebody watches, as bits; workers look once a loop.
+    watched: AtomicU8,
     stop: AtomicBool,
     /// Workers that take nothing from their ports any more.
     parked: AtomicUsize,
@@ -76,9 +82,21 @@ impl Shared {
             policy,
             workers,
             clock,
+            watched: AtomicU8::new(0),
             stop: AtomicBool::new(false),
             parked: AtomicUsize::new(0),
         }
+    }
+
+    /// Asks for events of `kinds` (bits of [`event::Kind`]) and no others.
+    pub fn watch(&self, kinds: u8) {
+        self.watched.store(kinds, Ordering::Relaxed);
+    }
+
+    /// Kinds of events that are asked for.
+    #[inline]
+    pub fn watched(&self) -> u8 {
+        self.watched.load(Ordering::Relaxed)
     }
 
     /// Tells the workers to finish.

@@ -168,7 +168,8 @@ impl<I: Io> Worker<I> {
         self.reader.quiescent();
         let policy = self.shared.policy.read(&self.reader);
         let core = &mut self.core;
-        core.pipeline.shard_mut().begin(now);
+        let watched = self.shared.watched();
+        core.pipeline.shard_mut().begin(now, watched);
         let mut moved = 0;
         for port in 0..core.out.len() {
             moved += core.receive(policy, now, PortId(port as u8));

@@ -2,6 +2,7 @@
 
 mod account;
 mod dates;
+mod events;
 mod expiry;
 mod limits;
 mod tcp;

@@ -9,7 +9,7 @@ fn dated() -> (Bench, Now) {
         ..Config::default()
     });
     let now = Now::of_turn(2, bench.now);
-    bench.shard.begin(now);
+    bench.shard.begin(now, 0);
     (bench, now)
 }
 
@@ -34,7 +34,7 @@ fn the_tcp_tracker_leaves_the_date_alone() {
     let mut check = |from_client, flags, seq, ack, state| {
         send(&mut bench, from_client, flags, seq, ack);
         bench.wait(1);
-        bench.shard.begin(Now::of_turn(3, bench.now));
+        bench.shard.begin(Now::of_turn(3, bench.now), 0);
         let flow = bench.flow().unwrap();
         assert_eq!(flow.start_ms, Some(start.nanos() / 1_000_000));
         assert_eq!(flow.tcp_state, Some(state));

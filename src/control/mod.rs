@@ -18,6 +18,7 @@ pub mod thread;
 pub mod watch;
 
 mod health;
+mod pressure;
 mod systemd;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::events::Writer;
 use super::health::Health;
 use super::listeners::Listeners;
 use super::metrics::Metrics;
+use super::pressure::Pressure;
 use super::{api, systemd};
 use crate::dataplane::worker::LogEvent;
 use crossbeam::channel::Receiver;
@@ -128,6 +129,7 @@ async fn serve(
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = 0;
+    let mut pressure = Pressure::default();
     systemd::ready(appliance);
     loop {
         tokio::select! {
@@ -140,6 +142,7 @@ async fn serve(
             }
             _ = look.tick() => {
                 health.look(&shared);
+                pressure.look(appliance, shared.clock.now());
                 if health.stuck().is_none() && sd_notify::watchdog_enabled().is_some() {
                     systemd::alive();
                 }

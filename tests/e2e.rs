@@ -358,6 +358,88 @@ fn the_table_is_listed_counted_and_flushed() {
     stop(lab);
 }
 
+/// The namespace behind `wan` tracks the same packets with the kernel's own tracker.
+#[test]
+fn events_come_as_the_kernel_tells_them() {
+    let Some(_turn) = enter("events_come_as_the_kernel_tells_them") else {
+        return;
+    };
+    let lab = lab("ei", 2);
+    fs::write(lab.dir.join("small"), "small").unwrap();
+    let spawn = |words: &[&str], log: &str| {
+        let log = lab.dir.join(log);
+        lab.wan.spawn(words, &lab.dir, &log).unwrap()
+    };
+    lab.wan
+        .output(&[
+            "nft",
+            "table inet t { chain c { type filter hook input priority 0; ct state new; }; }",
+        ])
+        .unwrap();
+    let web = ["python3", "-m", "http.server", "80", "--bind", "::"];
+    let _server = spawn(&web, "web.log");
+    lab.await_port(&lab.wan, 80).unwrap();
+    let mut kernel = spawn(&["conntrack", "-E", "-p", "tcp"], "kernel.log");
+    let socket = lab.socket().display().to_string();
+    let ours = [BINARY, "--socket", &socket, "conntrack", "-E", "-p", "tcp"];
+    let log = lab.dir.join("ours.log");
+    let mut ours = start(&ours, &lab.dir, &log).unwrap();
+    let watchers = || json(&lab, &["stats"])["conntrack"]["events"]["watchers"].clone();
+    for _ in 0..500 {
+        if watchers() == 1 {
+            break;
+        }
+        pause(20);
+    }
+    assert_eq!(watchers(), 1);
+    pause(500);
+    let url = format!("http://{}/small", OUTSIDE.0);
+    let got = lab.lan.output(&["curl", "-sS", "-m", "5", &url]).unwrap();
+    assert_eq!(got.stdout, b"small");
+    pause(300);
+    assert!(
+        lab.shardwall(&["conntrack", "-F"])
+            .unwrap()
+            .status
+            .success()
+    );
+    lab.wan.output(&["conntrack", "-F"]).unwrap();
+    pause(300);
+    for process in [&mut kernel, &mut ours] {
+        process.signal(Signal::INT);
+        process.wait(10).unwrap();
+    }
+    let events = |log: &str| -> Vec<String> {
+        let text = fs::read_to_string(lab.dir.join(log)).unwrap();
+        let lines = text.lines().filter(|line| line.contains("dport=80"));
+        // Who asked for the end, and how much time was left, is between the two.
+        lines
+            .map(|line| match line.split_once("TIME_WAIT") {
+                Some((head, tail)) if head.starts_with("[DESTROY]") => {
+                    let tail = tail.split(" [USERSPACE]").next().unwrap_or(tail);
+                    format!("[DESTROY] TIME_WAIT{tail}")
+                }
+                _ => line.to_owned(),
+            })
+            .collect()
+    };
+    let (theirs, ours) = (events("kernel.log"), events("ours.log"));
+    assert_eq!(ours, theirs);
+    assert!(ours.len() >= 6, "{ours:?}");
+    assert!(
+        ours[0].starts_with("    [NEW] tcp      6 120 SYN_SENT src=10.77.0.1"),
+        "{ours:?}"
+    );
+    assert!(
+        ours[ours.len() - 1].starts_with("[DESTROY] TIME_WAIT"),
+        "{ours:?}"
+    );
+    let text = fs::read_to_string(&log).unwrap();
+    let footer = format!(": {} flow events have been shown.\n", ours.len());
+    assert!(text.ends_with(&footer), "{text}");
+    stop(lab);
+}
+
 #[test]
 fn a_second_appliance_and_bad_input_are_told_what_to_do() {
     let Some(_turn) = enter("a_second_appliance_and_bad_input_are_told_what_to_do") else {

@@ -33,10 +33,12 @@ pub struct FlowLine<'a> {
 pub enum Show {
     /// In a listing, at a time in seconds since 1970.
     Listed(u64),
-    /// In an event about a flow that lives; with its TCP state, if that is new.
+    /// In an event about a flow that lives; with what is new of it.
     Event {
-        /// Whether it is.
+        /// The state of TCP or SCTP.
         state: bool,
+        /// The mark, which is shown even if it is 0 now.
+        mark: bool,
     },
     /// At its end: the timeout only if time was left.
     End,
@@ -58,13 +60,12 @@ impl fmt::Display for FlowLine<'_> {
         if show != Show::End || flow.timeout > 0 {
             write!(f, "{} ", flow.timeout)?;
         }
-        if let Some(state) = flow.tcp_state
-            && show != (Show::Event { state: false })
+        let tcp = flow.tcp_state.map(|state| state.name());
+        let state = tcp.or(flow.sctp_state.map(|state| state.name()));
+        if let Some(state) = state
+            && !matches!(show, Show::Event { state: false, .. })
         {
-            write!(f, "{} ", state.name())?;
-        }
-        if let Some(state) = flow.sctp_state {
-            write!(f, "{} ", state.name())?;
+            write!(f, "{state} ")?;
         }
         endpoints(f, flow.proto, &flow.original)?;
         if let Some(counters) = &flow.counters {
@@ -82,7 +83,8 @@ impl fmt::Display for FlowLine<'_> {
             f.write_str(" [ASSURED]")?;
         }
         let listed = matches!(show, Show::Listed(_));
-        if listed || flow.mark != 0 {
+        let marked = matches!(show, Show::Event { mark: true, .. });
+        if listed || marked || flow.mark != 0 {
             write!(f, " mark={}", flow.mark)?;
         }
         if flow.zone != 0 {

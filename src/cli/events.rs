@@ -35,10 +35,14 @@ impl fmt::Display for EventLine<'_> {
             write!(f, "[{secs}.{micros:06}]\t")?;
         }
         let (word, show) = match event.event {
-            Kind::New => ("[NEW]", Show::Event { state: true }),
+            Kind::New => {
+                let (state, mark) = (true, false);
+                ("[NEW]", Show::Event { state, mark })
+            }
             Kind::Update => {
-                let state = event.changed.contains(&Change::State);
-                ("[UPDATE]", Show::Event { state })
+                let changed = |what| event.changed.contains(&what);
+                let (state, mark) = (changed(Change::State), changed(Change::Mark));
+                ("[UPDATE]", Show::Event { state, mark })
             }
             Kind::Destroy => ("[DESTROY]", Show::End),
         };

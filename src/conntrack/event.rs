@@ -5,14 +5,15 @@
 //! a packet pays one branch, on a byte that [`Reporter::begin`] sets once a loop.
 //!
 //! Which packets give an event is ctnetlink's (Linux 6.18): NEW when a flow enters the table, UPDATE
-//! after a packet that changed the TCP state, was the first reply, or made the flow ASSURED (one
-//! event for all of it), DESTROY when a flow ends, for whatever reason. Unlike there, the event of a
+//! after a packet that changed the state of TCP or SCTP, was the first reply, made the flow ASSURED
+//! or had it marked (one event for all of it), DESTROY when a flow ends, for whatever reason. Unlike there, the event of a
 //! packet that policy then drops does not wait for the next packet that passes.
 
-use super::entry::{Core, Entry, status};
+use super::entry::{Entry, status};
 use super::record::{FlowRecord, Snapshot};
+use super::sctp;
 use super::tuple::Key;
-use super::types::TcpState;
+use super::types::proto;
 use crate::base::counter::Counter;
 use crate::base::time::Now;
 use crossbeam::queue::ArrayQueue;
@@ -48,8 +49,10 @@ impl Kind {
 /// Bits of [`Event::changed`]. Those of the status are where [`status`] has them.
 pub mod changed {
     use super::status;
-    /// The TCP state.
+    /// The state, of TCP or SCTP.
     pub const STATE: u8 = 1;
+    /// The mark.
+    pub const MARK: u8 = 0x80;
     /// The first reply came.
     pub const SEEN_REPLY: u8 = status::SEEN_REPLY;
     /// It is ASSURED now.
@@ -127,7 +130,29 @@ pub struct Reporter {
 }
 
 /// What a packet may change of a flow.
-pub type Before = (TcpState, u8);
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    /// Of TCP or SCTP, as a number.
+    state: u8,
+    status: u8,
+    mark: u32,
+}
+
+impl Before {
+    /// As `entry` is now.
+    pub fn of<K: Key>(entry: &Entry<K>) -> Self {
+        let Entry { key, core, rest } = entry;
+        let state = match key.proto() {
+            proto::SCTP => sctp::state(core) as u8,
+            _ => core.tcp_state as u8,
+        };
+        Self {
+            state,
+            status: core.status,
+            mark: rest.mark,
+        }
+    }
+}
 
 impl Reporter {
     /// For shard number `shard`.
@@ -161,12 +186,11 @@ impl Reporter {
     /// A packet of a known flow went by, before which the flow was `before`.
     #[cold]
     pub fn updated<K: Key>(&self, before: Before, entry: &Entry<K>) {
-        let Core {
-            tcp_state, status, ..
-        } = entry.core;
-        let state = u8::from(tcp_state != before.0) * changed::STATE;
-        let bits = (status ^ before.1) & (changed::SEEN_REPLY | changed::ASSURED);
-        let changed = state | bits;
+        let now = Before::of(entry);
+        let state = u8::from(now.state != before.state) * changed::STATE;
+        let mark = u8::from(now.mark != before.mark) * changed::MARK;
+        let bits = (now.status ^ before.status) & (changed::SEEN_REPLY | changed::ASSURED);
+        let changed = state | mark | bits;
         if changed != 0 {
             self.report(Kind::Update, changed, entry);
         }

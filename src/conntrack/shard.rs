@@ -14,7 +14,7 @@
 
 use super::config::Config;
 use super::entry::{Core, Entry, LastSegment, status};
-use super::event::{self, Kind, Reporter};
+use super::event::{self, Before, Kind, Reporter};
 use super::gre;
 use super::icmp::{self, Role};
 use super::ledger::Ledger;
@@ -157,6 +157,8 @@ pub struct Shard {
     /// Where the sweep under pressure goes on.
     swept: Option<Cursor>,
     report: Reporter,
+    /// The last packet's flow as it was before, if somebody wants to know.
+    before: Option<(FlowRef, Before)>,
     counters: Arc<CtCounters>,
 }
 
@@ -206,6 +208,7 @@ impl Shard {
             pending: None,
             swept: None,
             report: Reporter::default(),
+            before: None,
             counters,
         }
     }
@@ -528,12 +531,13 @@ impl Shard {
         config: &Config,
     ) -> Option<Tracked> {
         family!(self, flow.v6, table => {
-            let Entry { core, rest, .. } = table.entry_mut(flow.entry);
+            let entry = table.entry_mut(flow.entry);
+            let before = self.report.wants(Kind::Update).then(|| Before::of(entry));
+            let Entry { core, rest, .. } = entry;
             let dir = core.direction(prepared.from_lo);
             // No branch on the direction, which is as good as random.
             let answered = (dir == Dir::Reply) | core.has(status::SEEN_REPLY);
             let state = if answered { CtState::Established } else { CtState::New };
-            let before = (core.tcp_state, core.status);
             let outcome = match parsed.l4 {
                 L4::Tcp(ref header) => {
                     let segment = tcp::segment(data, parsed, header);
@@ -567,9 +571,7 @@ impl Shard {
             }
             // After the tracker ran, which goes by what was seen before.
             table.entry_mut(flow.entry).core.status |= dir as u8 * status::SEEN_REPLY;
-            if self.report.wants(Kind::Update) {
-                self.report.updated(before, table.entry(flow.entry));
-            }
+            self.before = before.map(|before| (flow, before));
             Some(known)
         })
     }
@@ -702,6 +704,14 @@ impl Shard {
             }
         }
         false
+    }
+
+    /// Tells whoever watches what the last packet, and the rules that it met, changed of its flow.
+    #[inline]
+    pub fn tell_changes(&mut self) {
+        if let Some((flow, before)) = self.before.take() {
+            family!(self, flow.v6, table => self.report.updated(before, table.entry(flow.entry)));
+        }
     }
 
     /// A RST was sent in the flow's name (`reject` with tcp-reset): it is closed. One that was

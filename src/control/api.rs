@@ -229,7 +229,7 @@ fn watch(wanted: &Watch, appliance: &Appliance, answer: &mut Answer) {
         let sent = events.try_for_each(|event| {
             count += 1;
             answer.line(&Row {
-                row: &Watched::Event(EventRecord::new(&event, epoch)),
+                row: &Watched::Event(Box::new(EventRecord::new(&event, epoch))),
             })
         });
         let lost = subscription.take_lost();

@@ -102,7 +102,7 @@ pub struct Watch {
 #[serde(rename_all = "lowercase")]
 pub enum Watched {
     /// Something happened.
-    Event(EventRecord),
+    Event(Box<EventRecord>),
     /// That many events were lost: of any kind where a worker had no room for them.
     Lost(u64),
 }
@@ -125,12 +125,14 @@ pub struct EventRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// The TCP state.
+    /// The state, of TCP or SCTP.
     State,
     /// The first reply came.
     SeenReply,
     /// It is ASSURED now.
     Assured,
+    /// Its mark.
+    Mark,
 }
 
 /// A line of an answer with something in it.

@@ -208,6 +208,7 @@ impl EventRecord {
             (changed::STATE, Change::State),
             (changed::SEEN_REPLY, Change::SeenReply),
             (changed::ASSURED, Change::Assured),
+            (changed::MARK, Change::Mark),
         ];
         let changed = all
             .into_iter()

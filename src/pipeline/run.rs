@@ -297,6 +297,7 @@ impl Pipeline {
         } else {
             policy.forward(self.worker, &facts)
         };
+        self.shard.tell_changes();
         let mut by = By::Rule(decision.rule);
         let disposition = match decision.verdict {
             Verdict::Accept => Disposition::Forward(oif),

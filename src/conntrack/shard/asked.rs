@@ -4,6 +4,7 @@
 use super::{AnyKey, Core, Flow, FlowRef, Shard, Tuple};
 use crate::base::tally::{Tally, TallyKey};
 use crate::conntrack::entry::Entry;
+use crate::conntrack::event::{Before, Kind};
 use crate::conntrack::tuple::Key;
 use crate::conntrack::{entry::status, table::Table};
 use crate::wire::Addrs;
@@ -64,9 +65,13 @@ impl Shard {
     pub fn set_mark(&mut self, flow: Flow, mark: u32) {
         match flow {
             Flow::None => {}
-            Flow::Known(flow) => {
-                family!(self, flow.v6, table => table.entry_mut(flow.entry).rest.mark = mark);
-            }
+            Flow::Known(flow) => family!(self, flow.v6, table => {
+                let entry = table.entry_mut(flow.entry);
+                if self.before.is_none() && self.report.wants(Kind::Update) {
+                    self.before = Some((flow, Before::of(entry)));
+                }
+                entry.rest.mark = mark;
+            }),
             Flow::Pending => {
                 if let Some(pending) = &mut self.pending {
                     pending.mark = mark;

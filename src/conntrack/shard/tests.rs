@@ -66,8 +66,11 @@ impl Bench {
         let parsed = parse(bytes, bytes.len());
         let mut prepared = self.shard.prepare(bytes, &parsed, 0);
         self.shard.prefetch(&mut prepared);
-        self.shard
-            .track(bytes, &parsed, &prepared, false, self.now, &self.config)
+        let tracked = self
+            .shard
+            .track(bytes, &parsed, &prepared, false, self.now, &self.config);
+        self.shard.tell_changes();
+        tracked
     }
 
     /// The only flow.

@@ -115,3 +115,50 @@ fn the_end_of_a_flow_is_told_however_it_comes() {
     assert_eq!(kinds(), []);
     assert_eq!((queue.made.get(), queue.lost.get()), (108, 0));
 }
+
+#[test]
+fn a_mark_and_a_state_of_sctp_are_changes() {
+    let (mut bench, queue) = watched();
+    let changes = |queue: &Queue| {
+        let events = std::iter::from_fn(|| queue.pop());
+        let show = |event: Event| (event.kind, event.changed);
+        events.map(show).collect::<Vec<_>>()
+    };
+    bench.packet(&udp(V4, 1000, 53));
+    let marked = bench.packet(&udp(V4, 1000, 53)).flow;
+    assert_eq!(changes(&queue), [(Kind::New, 0)]);
+    bench.shard.set_mark(marked, 7);
+    bench.shard.tell_changes();
+    assert_eq!(changes(&queue), [(Kind::Update, changed::MARK)]);
+    bench.shard.set_mark(marked, 7);
+    bench.shard.tell_changes();
+    assert_eq!(changes(&queue), []);
+    // What a packet and a rule change together is one event.
+    let answer = udp(V4.flip(), 53, 1000);
+    let parsed = parse(&answer, answer.len());
+    let prepared = bench.shard.prepare(&answer, &parsed, 0);
+    let said = bench
+        .shard
+        .track(&answer, &parsed, &prepared, false, bench.now, &bench.config);
+    bench.shard.set_mark(said.flow, 8);
+    bench.shard.tell_changes();
+    let both = changed::SEEN_REPLY | changed::MARK;
+    assert_eq!(changes(&queue), [(Kind::Update, both)]);
+
+    let sctp = |from_client: bool, vtag, chunk: u8, body: &[u8]| {
+        let (sport, dport) = if from_client { (9, 80) } else { (80, 9) };
+        let packet = crate::wire::sctp::packet(
+            sport,
+            dport,
+            vtag,
+            &crate::wire::sctp::encode(chunk, 0, body),
+        );
+        let addrs = if from_client { V4 } else { V4.flip() };
+        frame(addrs, Segment::Raw(proto::SCTP), &packet)
+    };
+    let init = |tag: u32| [&tag.to_be_bytes()[..], &[0; 12]].concat();
+    bench.packet(&sctp(true, 0, 1, &init(5)));
+    bench.packet(&sctp(false, 5, 2, &init(6)));
+    let answered = changed::SEEN_REPLY | changed::STATE;
+    assert_eq!(changes(&queue), [(Kind::New, 0), (Kind::Update, answered)]);
+}

@@ -149,6 +149,17 @@ impl Body {
         }
     }
 
+    /// Whether there are options or extension headers before the transport header.
+    pub(crate) fn has_extras(&self) -> bool {
+        match self {
+            Body::Via { headers, body } => !headers.is_empty() || body.has_extras(),
+            Body::Fragment { body, .. } | Body::Bent { body, .. } | Body::BadSum(body) => {
+                body.has_extras()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it may be INVALID for another reason than what was said before in its flow.
     pub(crate) fn may_be_broken(&self) -> bool {
         match self {

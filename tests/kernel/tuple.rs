@@ -60,11 +60,18 @@ impl Tuple {
             }
             Body::Error { of, about, .. } | Body::Redirect { of, about } => {
                 let nested = matches!(about.core(), Body::Error { .. } | Body::Redirect { .. });
-                return if nested {
-                    None
+                let mut quoted = if nested {
+                    return None;
                 } else {
-                    Self::of(place, *of, about)
+                    Self::of(place, *of, about)?
                 };
+                // Routers quote eight bytes behind an IPv4 header without options. Behind one with
+                // options the key of GRE is cut off, and then it counts as none.
+                let v4 = matches!(place.addrs(side), Addrs::V4 { .. });
+                if quoted.proto == GRE && v4 && about.has_extras() {
+                    quoted.to = 0;
+                }
+                return Some(quoted);
             }
             Body::Via { .. } | Body::Bent { .. } | Body::BadSum(_) | Body::Fragment { .. } => {
                 unreachable!("is no core")

@@ -250,7 +250,10 @@ impl Judge<'_> {
         let stranger = kernel.state == "invalid" && body.may_be_broken();
         let named =
             kernel.state == "untracked" || body.is_bent() || stranger && ours.flow.is_none();
-        self.ours.blurred |= body.is_bent() && kernel.state == "new";
+        if body.is_bent() && matches!(kernel.state.as_str(), "new" | "established") {
+            // It began a flow that it does not name in full, or moved the deadline of this one.
+            self.ours.moved(*flow);
+        }
         if named {
             kernel.flow = None;
             ours.flow = None;

@@ -12,7 +12,7 @@
 
 use crate::tuple::Tuple;
 use crate::view::View;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A jiffy, at most, in milliseconds.
 pub(crate) const JIFFY: u64 = 10;
@@ -66,8 +66,10 @@ pub(crate) struct Moments {
     ends: HashMap<Tuple, Deadlines>,
     /// When flows may have begun.
     starts: Vec<u64>,
+    /// Flows whose end may have moved since it was heard of.
+    moved: HashSet<Tuple>,
     /// There may be flows that nobody named.
-    pub(crate) blurred: bool,
+    blurred: bool,
 }
 
 impl Moments {
@@ -77,7 +79,14 @@ impl Moments {
             self.starts.push(now);
         }
         let secs = view.flow.map(|flow| flow.timeout);
+        self.moved.remove(&flow);
         self.ends.entry(flow).or_default().heard(now, secs, slack);
+    }
+
+    /// Something happened of which nobody said what: to `flow`, or to one without a name.
+    pub(crate) fn moved(&mut self, flow: Option<Tuple>) {
+        self.blurred = true;
+        self.moved.extend(flow);
     }
 
     /// Whether `secs` may be left of `flow` at a time from `from` to `to`.
@@ -93,7 +102,9 @@ impl Moments {
 
     /// Whether each flow is alive at `now`, where that is known in spite of `slack`.
     pub(crate) fn alive(&self, now: u64, slack: u64) -> impl Iterator<Item = (Tuple, bool)> {
-        self.ends.iter().filter_map(move |(flow, ends)| {
+        let ends = self.ends.iter();
+        let heard = ends.filter(|(flow, _)| !self.moved.contains(flow));
+        heard.filter_map(move |(flow, ends)| {
             let later = ends.0.iter().filter(|end| **end > now + slack).count();
             let earlier = ends.0.iter().filter(|end| **end + slack < now).count();
             let known = later == ends.0.len() || earlier == ends.0.len();

@@ -4,13 +4,13 @@
 //!
 //! | layer | holds |
 //! |---|---|
-//! | [`base`] | time values, keyed hash, per-core counters, the RCU primitive, slabs |
-//! | [`wire`] | one protocol a file: header views, the one-pass parse, checksums |
-//! | [`conntrack`] | tuples, flow entries, the shard (hash table and wheels), protocol trackers |
+//! | [`base`] | time values, keyed hash, per-core counters, tallies (counts by key), slabs, the RCU primitive |
+//! | [`wire`] | one protocol a file: header views, the one-pass parse, checksums, fragments cut and joined |
+//! | [`conntrack`] | tuples, flow entries, the shard (hash table and wheels), protocol trackers, limits, events |
 //! | [`policy`] | the YAML model, checking with spans, compiling, evaluating |
-//! | [`pipeline`] | a burst through parse, raw, conntrack, policy and verdict; drop reasons; reject |
+//! | [`pipeline`] | reassembly; a burst through parse, raw, conntrack, policy and verdict; drop reasons; reject |
 //! | [`dataplane`] | port I/O behind a trait, the worker loop, steering and hand-off |
-//! | [`control`] | reload, the API socket, metrics, signals |
+//! | [`control`] | reload, the API socket, metrics, events for those who watch, signals |
 //! | [`cli`] | arguments, printing, replay, demo |
 //!
 //! Everything above `dataplane` is pure: no DPDK, no clock (time is an argument), no I/O.

@@ -1,5 +1,7 @@
-//! What every layer stands on: time as a value, the keyed hash, single-writer counters, counts by key,
-//! slabs, the RCU primitive. Knows nothing of packets.
+//! What every layer stands on: time as a value ([`time`]), the keyed hash ([`hash`]), single-writer
+//! counters ([`counter`]), counts by key that all workers share ([`tally`]), arrays on huge pages
+//! ([`slab`]), the RCU primitive ([`rcu`]), prefetch and comparison of tags ([`cpu`]). Knows
+//! nothing of packets.
 pub mod counter;
 pub mod cpu;
 pub mod hash;

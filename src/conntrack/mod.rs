@@ -1,8 +1,17 @@
 //! Connection tracking with netfilter's semantics.
 //!
-//! [`shard::Shard`] is the whole of it for one worker; [`table::Table`] keeps the flows of one
-//! family; [`tcp`], [`udp`], [`sctp`] and [`icmp`] judge packets; [`wheel::Wheel`] ends flows. Nothing here
-//! reads a clock or allocates after the start, except for listings.
+//! [`shard::Shard`] is the whole of it for one worker:
+//!
+//! - [`mod@tuple`] says which flow a packet belongs to; [`table::Table`] keeps the flows of one
+//!   family: [`entry`], [`index`], and the [`wheel`] that ends them;
+//! - [`tcp`], [`udp`] (UDP-Lite too), [`sctp`], [`gre`] and [`icmp`] judge packets;
+//! - [`limit`] bounds how many flows there are and says which go first; [`ledger`] knows by what
+//!   policy counts each of them (`connlimit`);
+//! - [`event`] tells what happens to flows, [`record`] shows them.
+//!
+//! Concurrency: a shard belongs to its worker. Workers share nothing but the [`limit::Budget`]
+//! (atomics), counters and queues of events, which others read. Nothing here reads a clock or
+//! allocates after the start, except for listings.
 pub mod config;
 pub mod entry;
 pub mod event;

@@ -16,10 +16,11 @@
 //! The budget is shared by all workers (relaxed atomics: a bound, not an order); a purse belongs to
 //! one.
 
-use super::entry::{Core, status};
+use super::entry::{Entry, status};
+use super::sctp;
 use super::table::Table;
 use super::tuple::Key;
-use super::types::TcpState;
+use super::types::{SctpState, TcpState, proto};
 use crate::base::hash::HashKey;
 use crate::base::tally::Tally;
 use std::sync::Arc;
@@ -169,7 +170,7 @@ pub enum Worth {
     Unanswered,
     /// Answered, but not ASSURED.
     Answered,
-    /// ASSURED TCP that is closing; goes only under pressure.
+    /// ASSURED TCP or SCTP that is closing; goes only under pressure.
     Closing,
     /// Stays.
     Kept,
@@ -178,15 +179,23 @@ pub enum Worth {
 impl Worth {
     /// The worth of a flow.
     #[inline]
-    pub fn of(core: &Core) -> Self {
-        let closing = matches!(
-            core.tcp_state,
-            TcpState::FinWait
-                | TcpState::CloseWait
-                | TcpState::LastAck
-                | TcpState::TimeWait
-                | TcpState::Close
-        );
+    pub fn of<K: Key>(entry: &Entry<K>) -> Self {
+        let core = &entry.core;
+        let closing = match entry.key.proto() {
+            proto::TCP => matches!(
+                core.tcp_state,
+                TcpState::FinWait
+                    | TcpState::CloseWait
+                    | TcpState::LastAck
+                    | TcpState::TimeWait
+                    | TcpState::Close
+            ),
+            proto::SCTP => matches!(
+                sctp::state(core),
+                SctpState::ShutdownSent | SctpState::ShutdownRecd | SctpState::ShutdownAckSent
+            ),
+            _ => false,
+        };
         if !core.has(status::SEEN_REPLY) {
             Self::Unanswered
         } else if !core.has(status::ASSURED) {
@@ -205,19 +214,21 @@ pub fn victim<K: Key>(table: &Table<K>, hash: u64) -> Option<u32> {
     (0..BUCKETS).find_map(|distance| {
         table
             .near(hash, distance)
-            .map(|entry| (entry, &table.entry(entry).core))
-            .filter(|(_, core)| Worth::of(core) < Worth::Closing)
+            .map(|at| (at, table.entry(at)))
+            .filter(|(_, entry)| Worth::of(entry) < Worth::Closing)
             .min_by(|(_, a), (_, b)| {
-                let end = || (a.deadline.0.wrapping_sub(b.deadline.0) as i32).cmp(&0);
+                let end = || (a.core.deadline.0.wrapping_sub(b.core.deadline.0) as i32).cmp(&0);
                 Worth::of(a).cmp(&Worth::of(b)).then_with(end)
             })
-            .map(|(entry, _)| entry)
+            .map(|(at, _)| at)
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tuple::KeyV4;
     use super::*;
+    use zerocopy::FromZeros;
 
     #[test]
     fn one_shard_may_have_all_and_not_one_more() {
@@ -267,15 +278,29 @@ mod tests {
 
     #[test]
     fn worth_is_in_order() {
-        let mut core = Core::new(true);
-        core.tcp_state = TcpState::SynSent;
-        assert_eq!(Worth::of(&core), Worth::Unanswered);
-        core.status |= status::SEEN_REPLY;
-        assert_eq!(Worth::of(&core), Worth::Answered);
-        core.status |= status::ASSURED;
-        core.tcp_state = TcpState::Established;
-        assert_eq!(Worth::of(&core), Worth::Kept);
-        core.tcp_state = TcpState::TimeWait;
-        assert_eq!(Worth::of(&core), Worth::Closing);
+        let entry = |proto: u8, status: u8, state: TcpState| {
+            let mut entry = Entry::<KeyV4>::new_zeroed();
+            (entry.key, _) = KeyV4::of_ports((1, 2), (3, 4), proto, 0);
+            entry.core.status = status;
+            entry.core.tcp_state = state;
+            entry
+        };
+        let kept = status::SEEN_REPLY | status::ASSURED;
+        for (proto, status, state, worth) in [
+            (proto::TCP, 0, TcpState::SynSent, Worth::Unanswered),
+            (proto::TCP, 2, TcpState::SynRecv, Worth::Answered),
+            (proto::TCP, kept, TcpState::Established, Worth::Kept),
+            (proto::TCP, kept, TcpState::TimeWait, Worth::Closing),
+            (
+                proto::UDP,
+                status::SEEN_REPLY,
+                TcpState::None,
+                Worth::Answered,
+            ),
+            (proto::UDP, kept, TcpState::None, Worth::Kept),
+            (proto::SCTP, kept, TcpState::None, Worth::Kept),
+        ] {
+            assert_eq!(Worth::of(&entry(proto, status, state)), worth);
+        }
     }
 }

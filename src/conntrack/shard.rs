@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 /// What the tracker counts (Linux: `/proc/net/stat/nf_conntrack`). One writer: the worker.
 #[derive(Debug, Default)]
-#[allow(missing_docs)] // the names are netfilter's; see the metrics page
+#[allow(missing_docs)] // the names are netfilter's; the metrics say what they mean
 pub struct CtCounters {
     /// Lookups that found a flow.
     pub found: Counter,
@@ -776,7 +776,7 @@ impl Shard {
         let cursor = self.swept.take().unwrap_or_default();
         let (flows, next) = self.scan(cursor, budget);
         for flow in flows {
-            let worth = Worth::of(self.core(flow));
+            let worth = family!(self, flow.v6, table => Worth::of(table.entry(flow.entry)));
             if worth < Worth::Kept {
                 self.end(flow);
                 self.counters.early_drop.add(1);

@@ -109,7 +109,7 @@ impl<K: Key> Table<K> {
     }
 
     /// Second stage: asks for the entry that the bucket names, and returns it for
-    /// [`Table::confirm`]; `None` if the home bucket names none.
+    /// [`Table::entry_if`]; `None` if the home bucket names none.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) -> Option<u32> {
         let candidate = self.index.candidate(hash)?;

@@ -80,7 +80,6 @@ pub struct FragmentKey {
     addrs: Addrs,
     id: u32,
     vlan: u16,
-    zone: u16,
     port: PortId,
     /// Zero for IPv6, where only the first fragment is sure to tell.
     proto: u8,
@@ -94,7 +93,6 @@ impl FragmentKey {
             addrs: parsed.addrs,
             id: piece.id,
             vlan: parsed.vlan,
-            zone: 0,
             port,
             proto: if v6 { 0 } else { parsed.proto },
         }
@@ -106,8 +104,8 @@ impl FragmentKey {
 
     /// Its hash under `secret`.
     pub fn hash(&self, secret: &HashKey) -> u64 {
-        let place = u64::from(self.vlan) | u64::from(self.zone) << 16;
-        let place = place ^ u64::from(self.port.0) << 24 ^ u64::from(self.proto) << 16;
+        let place = u64::from(self.vlan) | u64::from(self.proto) << 16;
+        let place = place | u64::from(self.port.0) << 24;
         let rest = u64::from(self.id) << 32 | place;
         let halves = |a: u128| [(a >> 64) as u64, a as u64];
         match self.addrs {

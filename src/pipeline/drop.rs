@@ -41,7 +41,7 @@ reasons! {
     NoPeer "no-peer" "Arrived at a port that no bridge pairs with another."
     Policy "policy" "A rule, or the policy of the chain, said drop."
     Rejected "rejected" "A rule said reject; the sender was told."
-    TableFull "table-full" "A new flow, and the flow table has reached its limit."
+    TableFull "table-full" "A new flow, but the flow table, or its worker's part of it, is full, and nothing worth less was found."
     IndexFull "index-full" "A new flow whose buckets in the flow index are all full."
     HandoffFull "handoff-full" "The ring to the worker that owns the flow was full."
     TxFull "tx-full" "The port to send from took no more frames."

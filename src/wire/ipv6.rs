@@ -75,7 +75,8 @@ const ATOMIC: (u16, bool) = (0, false);
 const MAX_HEADERS: usize = 16;
 
 /// Walks the extension headers of `datagram` (from the fixed header to the datagram's end).
-/// `None` if one is truncated, there is no next header, or there are too many.
+/// `None` if one is cut short before it has said what follows and where, there is no next header, or
+/// there are too many.
 pub fn transport(datagram: &[u8], mut proto: u8) -> Option<Transport> {
     let mut offset = HEADER_LEN;
     let mut fragment = None;
@@ -103,11 +104,14 @@ pub fn transport(datagram: &[u8], mut proto: u8) -> Option<Transport> {
                 });
             }
         };
-        if offset + len > datagram.len() {
+        let cut = offset + len > datagram.len();
+        if cut && proto == ext::FRAGMENT {
             return None;
         }
         proto = datagram[offset];
-        offset += len;
+        // Behind a header that is cut short there is nothing, but what would be there is known
+        // (Linux goes by that, too).
+        offset = (offset + len).min(datagram.len());
         if fragment.is_some_and(|(start, _)| start != 0) {
             // What follows is the middle of something.
             return Some(Transport {

@@ -19,11 +19,10 @@
 //! is re-run inside user namespaces where the system allows that. What a run that was killed left
 //! behind is removed by the next.
 //!
-//! Left out: helpers; the kinds that `walk.rs` has switched off; errors that quote a packet which is
-//! cut short inside an IPv6 extension header (ours is INVALID, the kernel's depends on the protocol
-//! behind); where a router and a bridge must differ (the TTL, packets from link-local addresses);
-//! UDP-Lite where checksums are verified (Linux 6.18 verifies another sum than RFC 3828's); IPv6
-//! fragments the first of which lacks headers; which flows a full table gives up that are not ASSURED (the kernel's choice is its hash's). And
+//! Left out: helpers; where a router and a bridge must differ (the TTL, packets from link-local
+//! addresses); UDP-Lite where checksums are verified (Linux 6.18 verifies another sum than RFC
+//! 3828's); IPv6 fragments the first of which lacks headers; which flows a full table gives up that
+//! are not ASSURED (the kernel's choice is its hash's). And
 //! four known differences: a full table makes the kernel drop even what would be INVALID, and us
 //! only what would be NEW; a reset that a rule sends for an INVALID packet is tracked by the kernel
 //! as if it came from the network; rules of nftables take an IPv6 authentication header for the

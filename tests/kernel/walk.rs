@@ -203,8 +203,7 @@ fn error(
         1 - sent_by
     };
     let about = Box::new(match random.below(20) {
-        // Not inside extension headers; see the list of what is left out.
-        0..2 if !matches!(about, Body::Via { .. }) => random_bend(random, scenario, about.clone()),
+        0..2 => random_bend(random, scenario, about.clone()),
         2 => Body::Udp { len: 9 },
         3 => random.pick(&OTHERS),
         _ => about.clone(),

@@ -454,3 +454,26 @@ fn every_cut_of_an_init_is_invalid_and_none_panics() {
         assert_eq!(said, "invalid -", "{keep} bytes");
     }
 }
+
+#[test]
+fn an_association_that_shuts_down_may_go_under_pressure() {
+    use crate::conntrack::entry::{Entry, status};
+    use crate::conntrack::limit::Worth;
+    use crate::conntrack::tuple::KeyV4;
+    use zerocopy::FromZeros;
+    for (state, worth) in [
+        (SctpState::Established, Worth::Kept),
+        (SctpState::CookieEchoed, Worth::Kept),
+        (SctpState::ShutdownSent, Worth::Closing),
+        (SctpState::ShutdownRecd, Worth::Closing),
+        (SctpState::ShutdownAckSent, Worth::Closing),
+    ] {
+        let mut entry = Entry::<KeyV4>::new_zeroed();
+        (entry.key, _) = KeyV4::of_ports((1, 2), (3, 4), crate::wire::proto::SCTP, 0);
+        entry.core.status = status::SEEN_REPLY | status::ASSURED;
+        let mut peers = [Peer::default(); 2];
+        peers[0].state = state as u8;
+        entry.core.seen = zerocopy::transmute!(peers);
+        assert_eq!(Worth::of(&entry), worth, "{state:?}");
+    }
+}

@@ -98,7 +98,6 @@ impl<B> Store<B> {
                 addrs: Addrs::V4 { src: 0, dst: 0 },
                 id: 0,
                 vlan: 0,
-                zone: 0,
                 port: crate::policy::PortId(0),
                 proto: 0,
             },

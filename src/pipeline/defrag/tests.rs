@@ -65,7 +65,6 @@ fn key(addrs: Addrs, id: u32) -> FragmentKey {
         addrs,
         id,
         vlan: NO_VLAN,
-        zone: 0,
         port: PortId(0),
         proto: if addrs == V4 { 17 } else { 0 },
     }
@@ -216,7 +215,6 @@ fn datagrams_are_told_apart() {
         FragmentKey { id: 2, ..base },
         FragmentKey { proto: 6, ..base },
         FragmentKey { vlan: 5, ..base },
-        FragmentKey { zone: 1, ..base },
         FragmentKey {
             port: PortId(1),
             ..base

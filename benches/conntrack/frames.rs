@@ -176,7 +176,8 @@ impl Buffers {
         bytes[..template.len()].copy_from_slice(&template);
         let buffer = Buffer { bytes, len: 0 };
         bytes[L4 + 16..L4 + 20].fill(0);
-        let (words, _) = bytes[L4 + 12..IP + kind.headers() as usize].as_chunks();
+        let end = (IP + kind.headers() as usize).max(L4 + 12); // of UDP nothing
+        let (words, _) = bytes[L4 + 12..end].as_chunks();
         let sum = words
             .iter()
             .map(|word| u64::from(u32::from_be_bytes(*word)));

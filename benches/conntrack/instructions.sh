@@ -15,7 +15,7 @@ out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 # One round and the one before it that warms up: twice the packets.
 count() {
-    valgrind --tool=callgrind --callgrind-out-file="$out" --toggle-collect="*::$2" "$bench" \
+    valgrind --tool=callgrind --callgrind-out-file="$out" --toggle-collect="conntrack::cases::*::$2" "$bench" \
         --flows "$flows" --cases "$1" --rounds 1 --packets "$packets" 2>&1 |
         sed -n 's/.*Collected : *\([0-9]*\).*/\1/p'
 }

@@ -675,15 +675,13 @@ impl Shard {
             self.purse.put();
         }
         let flow = FlowRef { v6, entry: added? };
-        if *mark != 0 {
-            self.set_mark(Flow::Known(flow), *mark);
-        }
-        if let Some(bytes) = *bytes {
-            family!(self, v6, table => {
-                let original = &mut table.entry_mut(flow.entry).rest.account[0];
-                original.add(u32::from(bytes));
-            });
-        }
+        family!(self, v6, table => {
+            let rest = &mut table.entry_mut(flow.entry).rest;
+            rest.mark = *mark;
+            if let Some(bytes) = *bytes {
+                rest.account[0].add(u32::from(bytes));
+            }
+        });
         if self.report.wants(Kind::New) {
             family!(self, v6, table => self.report.report(Kind::New, 0, table.entry(flow.entry)));
         }

@@ -3,6 +3,7 @@
 use super::{Counters, Disposition, Outcome, Pipeline, Slot};
 use crate::base::hash::HashKey;
 use crate::base::time::Now;
+use crate::conntrack::event::{Kind, Queue};
 use crate::conntrack::limit::Budget;
 use crate::conntrack::record::FlowRecord;
 use crate::conntrack::shard::Cursor;
@@ -89,6 +90,15 @@ impl Path {
         self.now = Now::from_nanos(self.now.nanos() + secs * 1_000_000_000);
         let ticks = self.now.ticks();
         self.pipeline.shard_mut().expire(ticks, usize::MAX);
+    }
+
+    /// Watches the events of all flows.
+    fn watch(&mut self) -> Arc<Queue> {
+        let queue = Arc::<Queue>::default();
+        let shard = self.pipeline.shard_mut();
+        shard.report_to(queue.clone());
+        shard.begin(self.now, Kind::ALL);
+        queue
     }
 
     fn flows(&self) -> Vec<FlowRecord> {
@@ -268,6 +278,29 @@ fn a_mark_stays_with_its_flow() {
     path.reload(&rules("      - { action: accept }"));
     assert!(path.passes(LAN, &tcp(from6(1, 1), 5, 5, SYN, 1, 0)));
     assert_eq!(path.flows()[0].mark, 0);
+}
+
+/// What rules did to a flow that begins is in its first event, and in no other: not in one that the
+/// next packet brings, of whatever lies in the entry by then.
+#[test]
+fn a_flow_that_is_marked_as_it_begins_is_told_once() {
+    let mut path = Path::new(&rules("      - { mark: 5, action: accept }"));
+    let queue = path.watch();
+    let told = || -> Vec<(Kind, u8, u32)> {
+        let events = std::iter::from_fn(|| queue.pop());
+        let show = |event: crate::conntrack::event::Event| {
+            (event.kind, event.changed, event.record(0).mark)
+        };
+        events.map(show).collect()
+    };
+    path.send(LAN, &udp(TALK, 1, 53));
+    path.send(LAN, &udp(TALK, 1, 53));
+    assert_eq!(told(), [(Kind::New, 0, 5)]);
+    path.send(LAN, &udp(TALK, 2, 53));
+    path.flush();
+    path.send(LAN, &udp(TALK, 3, 53));
+    let ended = (Kind::Destroy, 0, 5);
+    assert_eq!(told(), [(Kind::New, 0, 5), ended, ended, (Kind::New, 0, 5)]);
 }
 
 #[test]

@@ -717,7 +717,11 @@ impl Shard {
     pub fn close(&mut self, flow: FlowRef, now: Ticks, config: &Config) {
         let timeout = config.timeouts.tcp[TcpState::Close as usize];
         family!(self, flow.v6, table => {
-            let state = &mut table.entry_mut(flow.entry).core.tcp_state;
+            let entry = table.entry_mut(flow.entry);
+            if self.before.is_none() && self.report.wants(Kind::Update) {
+                self.before = Some((flow, Before::of(entry)));
+            }
+            let state = &mut entry.core.tcp_state;
             if std::mem::replace(state, TcpState::Close) != TcpState::Close {
                 table.refresh(flow.entry, now, timeout);
             }

@@ -297,7 +297,6 @@ impl Pipeline {
         } else {
             policy.forward(self.worker, &facts)
         };
-        self.shard.tell_changes();
         let mut by = By::Rule(decision.rule);
         let disposition = match decision.verdict {
             Verdict::Accept => Disposition::Forward(oif),
@@ -327,6 +326,7 @@ impl Pipeline {
             }
             _ => disposition,
         };
+        self.shard.tell_changes();
         if !self.counted.is_empty() {
             self.settle(match tracked.flow {
                 Flow::Known(flow) => Some(flow),

@@ -7,7 +7,7 @@ use crate::conntrack::event::{Kind, Queue};
 use crate::conntrack::limit::Budget;
 use crate::conntrack::record::FlowRecord;
 use crate::conntrack::shard::Cursor;
-use crate::conntrack::types::CtState;
+use crate::conntrack::types::{CtState, TcpState};
 use crate::policy::{Compiled, PortId, compile, parse};
 use crate::wire::Addrs;
 use crate::wire::build::{Link, Segment, emit, frame};
@@ -301,6 +301,29 @@ fn a_flow_that_is_marked_as_it_begins_is_told_once() {
     path.send(LAN, &udp(TALK, 3, 53));
     let ended = (Kind::Destroy, 0, 5);
     assert_eq!(told(), [(Kind::New, 0, 5), ended, ended, (Kind::New, 0, 5)]);
+}
+
+#[test]
+fn a_reset_by_a_rule_is_told() {
+    let mut path = Path::new(&rules(
+        "      - { iif: wan, proto: tcp, dport: 1, action: { reject: tcp-reset } }
+      - { action: accept }",
+    ));
+    let queue = path.watch();
+    let told = || -> Vec<(Kind, Option<TcpState>)> {
+        let events = std::iter::from_fn(|| queue.pop());
+        events
+            .map(|event| (event.kind, event.record(0).tcp_state))
+            .collect()
+    };
+    path.send(LAN, &tcp(TALK, 1, 80, SYN, 100, 0));
+    assert_eq!(told(), [(Kind::New, Some(TcpState::SynSent))]);
+    // The first reply, and the end: one event.
+    let answer = tcp(TALK.flip(), 80, 1, SYN | ACK, 500, 101);
+    path.send(WAN, &answer);
+    assert_eq!(told(), [(Kind::Update, Some(TcpState::Close))]);
+    path.send(WAN, &answer);
+    assert_eq!(told(), []);
 }
 
 #[test]

@@ -151,15 +151,19 @@ impl Purse {
     pub fn put(&mut self) {
         self.spare += 1;
         if self.spare >= 2 * self.budget.lot || self.budget.under_pressure() {
-            self.budget.put(self.spare);
-            self.spare = 0;
+            self.give_back();
         }
+    }
+
+    /// Gives back all room that no flow uses.
+    pub fn give_back(&mut self) {
+        self.budget.put(std::mem::take(&mut self.spare));
     }
 }
 
 impl Drop for Purse {
     fn drop(&mut self) {
-        self.budget.put(self.spare);
+        self.give_back();
     }
 }
 

@@ -775,6 +775,12 @@ impl Shard {
     /// A piece of the sweep that frees what is worth little, while the pressure lasts.
     #[cold]
     fn collect(&mut self, budget: u32) {
+        // A shard where no flow ends would keep what others need; and the pressure ends here if
+        // that was all that it was about.
+        self.purse.give_back();
+        if !self.purse.budget().under_pressure() {
+            return;
+        }
         let cursor = self.swept.take().unwrap_or_default();
         let (flows, next) = self.scan(cursor, budget);
         for flow in flows {

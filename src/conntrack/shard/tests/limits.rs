@@ -133,6 +133,61 @@ fn pressure_frees_what_closes_but_never_what_is_established() {
     bench.packet(&udp(V4, 1000, 53));
 }
 
+/// A shard of a box with others.
+fn sharing(budget: &Arc<Budget>) -> Bench {
+    let (counters, now) = (Arc::<CtCounters>::default(), Ticks(5));
+    let key = HashKey::from_seed(1);
+    Bench {
+        shard: Shard::sharing(0, budget.clone(), key, now, counters.clone()),
+        config: Config::default(),
+        now,
+        counters,
+    }
+}
+
+/// What lies unused in the purse of a shard that has nothing to do is for those who need it, as soon
+/// as one of them was refused.
+#[test]
+fn an_idle_shard_keeps_no_room_under_pressure() {
+    let budget = Arc::new(Budget::new(1000, 2));
+    let (mut idle, mut busy) = (sharing(&budget), sharing(&budget));
+    idle.packet(&udp(V4, 1, 53));
+    idle.wait(31);
+    assert!(idle.shard.is_empty());
+    let there = (0..1000).find(|port| refuses(&mut busy, *port));
+    let there = there.unwrap_or(1000);
+    assert!((960..1000).contains(&there), "{there}");
+    idle.shard.expire(idle.now, 64);
+    for port in there..1000 {
+        assert!(!refuses(&mut busy, port), "{port}");
+    }
+    assert!(refuses(&mut busy, 1000));
+}
+
+/// Begins an ASSURED flow, unless there is no room for it.
+fn refuses(bench: &mut Bench, port: u16) -> bool {
+    let side = |to: bool, bits, seq, ack| {
+        let (sport, dport) = if to { (port, 80) } else { (80, port) };
+        let segment = Segment::Tcp {
+            sport,
+            dport,
+            seq,
+            ack,
+            flags: bits,
+            window: 64_000,
+            options: &[],
+        };
+        frame(if to { V4 } else { V4.flip() }, segment, b"")
+    };
+    bench.judge(&side(true, SYN, 100, 0));
+    if bench.shard.commit(bench.now).is_err() {
+        return true;
+    }
+    bench.packet(&side(false, SYN | ACK, 500, 101));
+    bench.packet(&side(true, ACK, 101, 501));
+    false
+}
+
 /// A box for 100,000 flows with 50,000 ASSURED ones that talk, and ten million SYNs of a flood: not
 /// one packet of an ASSURED flow is lost, and memory stays.
 #[test]

@@ -693,7 +693,9 @@ impl Shard {
     #[cold]
     fn make_room(&mut self, pending: &Pending) -> bool {
         let v6 = matches!(pending.key, AnyKey::V6(_));
-        for v6 in [v6, !v6] {
+        // The other family's room is of no use to a table that has no entry left.
+        let other = family!(self, v6, table => table.has_room()).then_some(!v6);
+        for v6 in [Some(v6), other].into_iter().flatten() {
             let victim = family!(self, v6, table => limit::victim(table, pending.hash));
             if let Some(entry) = victim {
                 self.end(FlowRef { v6, entry });

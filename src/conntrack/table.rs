@@ -91,6 +91,11 @@ impl<K: Key> Table<K> {
         self.len() == 0
     }
 
+    /// Whether an entry is free.
+    pub fn has_room(&self) -> bool {
+        self.free != 0 || (self.fresh as usize) < self.entries.len()
+    }
+
     /// Bytes that the table reserves.
     pub fn bytes(&self) -> usize {
         self.index.bytes() + self.entries.bytes()

@@ -188,6 +188,22 @@ fn refuses(bench: &mut Bench, port: u16) -> bool {
     false
 }
 
+/// A shard whose IPv4 table is full can enter no IPv4 flow, whatever IPv6 flow goes for it.
+#[test]
+fn no_flow_goes_in_vain() {
+    let budget = Arc::new(Budget::new(400, 8));
+    let mut bench = sharing(&budget);
+    for port in 0..100 {
+        bench.packet(&udp(V6, port, 53));
+        assert!(!refuses(&mut bench, port));
+    }
+    for port in 100..200 {
+        assert!(refuses(&mut bench, port));
+    }
+    assert_eq!(bench.shard.len(), 200);
+    assert_eq!(bench.counters.early_drop.get(), 0);
+}
+
 /// A box for 100,000 flows with 50,000 ASSURED ones that talk, and ten million SYNs of a flood: not
 /// one packet of an ASSURED flow is lost, and memory stays.
 #[test]

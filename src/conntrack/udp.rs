@@ -16,8 +16,10 @@ pub fn packet(core: &mut Core, created: Ticks, now: Ticks, timeouts: &Timeouts) 
     if !core.has(status::SEEN_REPLY) {
         return timeouts.udp_unreplied;
     }
-    // Once a stream always a stream, also when `created` is too long ago to compare.
-    let stream = core.has(status::ASSURED) || created.plus(STREAM_AGE).until(now) > Span(0);
+    // As an age: compared as points in time, half of all ticks would seem to lie ahead. Once a
+    // stream always a stream, also where the age begins anew (after 49.7 days).
+    let age = Span(now.0.wrapping_sub(created.0));
+    let stream = core.has(status::ASSURED) || age > STREAM_AGE;
     if stream {
         core.status |= status::ASSURED;
         timeouts.udp_replied
@@ -34,6 +36,8 @@ pub fn lite(core: &mut Core, timeouts: &Timeouts) -> Span {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::conntrack::config::Config;
     use crate::conntrack::trace::{Trace, V4, V6, towards};
     use crate::wire::checksum::Sum;
     use crate::wire::proto;
@@ -58,6 +62,25 @@ mod tests {
             .bytes(&bytes[..covered]);
         bytes[6..8].copy_from_slice(&sum.finish().to_be_bytes());
         bytes
+    }
+
+    /// A log server that gets messages for weeks, and then answers: ticks that old cannot be compared.
+    #[test]
+    fn a_flow_of_any_age_is_a_stream_once_it_was_answered() {
+        let timeouts = Config::default().timeouts;
+        let at_age = |millis: u64| {
+            let mut core = Core::new(true);
+            core.status |= status::SEEN_REPLY;
+            let created = Ticks(u32::MAX - 7);
+            let now = created.plus(Span(millis as u32));
+            packet(&mut core, created, now, &timeouts) == timeouts.udp_replied
+        };
+        for (millis, stream) in [(0, false), (2000, false), (2001, true)] {
+            assert_eq!(at_age(millis), stream, "{millis} ms");
+        }
+        for days in 1..49 {
+            assert!(at_age(days * 86_400_000), "{days} days");
+        }
     }
 
     #[test]

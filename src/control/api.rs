@@ -94,6 +94,7 @@ async fn converse(stream: &mut UnixStream, appliance: &Arc<Appliance>) -> io::Re
             }
         };
         let watching = matches!(request, Request::ConntrackWatch(_));
+        let _answering = watching.then(|| appliance.hub().answering());
         let (chunks, mut ready) = mpsc::channel(4);
         let appliance = appliance.clone();
         let helper = tokio::task::spawn_blocking(move || {

@@ -297,6 +297,22 @@ fn every_request_is_answered_over_the_socket() {
 }
 
 #[test]
+fn a_watch_ends_with_the_appliance_and_is_told_so() {
+    let mut bed = Bed::new(1);
+    bed.start_control();
+    let mut stream = UnixStream::connect(bed.socket()).unwrap();
+    let request = b"{\"cmd\":\"conntrack-watch\"}\n";
+    stream.write_all(request).unwrap();
+    let hub = bed.appliance.hub().clone();
+    wait(|| hub.watchers() == 1);
+    bed.send(1);
+    bed.stop();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).unwrap();
+    assert!(told.ends_with("{\"done\":true,\"count\":1}\n"), "{told}");
+}
+
+#[test]
 fn events_reach_every_reader_or_are_counted() {
     let mut bed = Bed::new(2);
     let metrics = bed.start_control();

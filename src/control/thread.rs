@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How often log events are written and the stop flag is looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks between two status texts.
 const STATUS: u32 = 10;
-/// How long helpers may take to notice the end.
+/// How long helpers may take to notice the end, and watchers to read it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A running control thread.
@@ -103,6 +103,11 @@ fn run(
     systemd::stopping();
     appliance.shared().stop();
     appliance.hub().close();
+    // Connections are served on this thread, and so only from here.
+    let farewell = async { timeout(FAREWELL, appliance.hub().farewell()).await };
+    if runtime.block_on(farewell).is_err() {
+        tracing::debug!("a watcher does not read its last events");
+    }
     runtime.shutdown_timeout(FAREWELL);
     log.drain(&appliance, appliance.shared().clock.now());
 }

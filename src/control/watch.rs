@@ -29,6 +29,8 @@ pub struct Hub {
     begun: Notify,
     /// Events that found a reader's queue full.
     lost: AtomicU64,
+    /// One more for each answer that is being sent.
+    answers: Arc<()>,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +85,19 @@ impl Hub {
             state: Mutex::default(),
             begun: Notify::new(),
             lost: AtomicU64::new(0),
+            answers: Arc::default(),
+        }
+    }
+
+    /// To be held while a watcher's answer is being sent, to its last line.
+    pub(super) fn answering(&self) -> Arc<()> {
+        self.answers.clone()
+    }
+
+    /// Waits until the answers that [`Hub::close`] ended were sent.
+    pub(super) async fn farewell(&self) {
+        while Arc::strong_count(&self.answers) > 1 {
+            tokio::time::sleep(PACE).await;
         }
     }
 

@@ -266,6 +266,49 @@ mod tests {
         assert_eq!(budget.given.load(Relaxed), 500 + taken as u32);
     }
 
+    /// Threads that take, put and raise the pressure as they like: never more than there is, and at
+    /// the end all of it is back and the pressure off.
+    #[test]
+    fn purses_of_many_threads_exceed_nothing_and_lose_nothing() {
+        const MAX: u32 = 500;
+        let budget = Arc::new(Budget::new(MAX, 4));
+        let held = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let (budget, held) = (budget.clone(), &held);
+                scope.spawn(move || {
+                    let mut purse = Purse::new(budget.clone());
+                    let mut mine = 0;
+                    for turn in 0..50_000u64 {
+                        let random = (turn * 4 + thread).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+                        if random % 16 < 9 {
+                            if purse.take() {
+                                assert!(held.fetch_add(1, Relaxed) < MAX);
+                                mine += 1;
+                            } else {
+                                budget.raise_pressure();
+                            }
+                        } else if mine > 0 {
+                            held.fetch_sub(1, Relaxed);
+                            purse.put();
+                            mine -= 1;
+                        }
+                        if random.is_multiple_of(64) && budget.under_pressure() {
+                            purse.give_back();
+                        }
+                        assert!(budget.given.load(Relaxed) <= MAX);
+                    }
+                    for _ in 0..mine {
+                        held.fetch_sub(1, Relaxed);
+                        purse.put();
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.given.load(Relaxed), 0);
+        assert!(!budget.under_pressure());
+    }
+
     #[test]
     fn pressure_lasts_until_95_percent() {
         let budget = Arc::new(Budget::new(1000, 1));

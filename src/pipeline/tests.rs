@@ -11,7 +11,7 @@ use crate::conntrack::types::{CtState, TcpState};
 use crate::policy::{Compiled, PortId, compile, parse};
 use crate::wire::Addrs;
 use crate::wire::build::{Link, Segment, emit, frame};
-use crate::wire::tcp::flags::{ACK, RST, SYN};
+use crate::wire::tcp::flags::{ACK, FIN, RST, SYN};
 use std::sync::Arc;
 
 const LAN: PortId = PortId(0);
@@ -324,6 +324,65 @@ fn a_reset_by_a_rule_is_told() {
     assert_eq!(told(), [(Kind::Update, Some(TcpState::Close))]);
     path.send(WAN, &answer);
     assert_eq!(told(), []);
+}
+
+/// Whatever packets and rules do: a flow begins once, changes while it is there, and ends once.
+#[test]
+fn events_tell_of_every_flow_from_its_beginning_to_its_end() {
+    let text = rules(
+        "      - { iif: wan, proto: tcp, dport: 1, action: { reject: tcp-reset } }
+      - { iif: lan, ct: established, proto: udp, mark: 3 }
+      - { ct: new, connlimit: over 9 per source, action: drop }
+      - { ct: new, mark: 1, action: accept }
+      - { iif: wan, ct: established, mark: 2, action: accept }
+      - { ct: [established, related, new], action: accept }",
+    );
+    let mut path = Path::new(&format!("{text}conntrack: {{ max: 24 }}\n"));
+    let queue = path.watch();
+    let mut there = std::collections::BTreeMap::new();
+    let mut seed = 1u64;
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    let mut told = [0; 3];
+    for turn in 0..60_000 {
+        let addrs = from(random(4) as u16);
+        let port = random(8) as u16;
+        let (iif, addrs, sport, dport) = match random(2) {
+            0 => (LAN, addrs, port, 80),
+            _ => (WAN, addrs.flip(), 80, port),
+        };
+        let flags = [SYN, ACK, SYN | ACK, RST, FIN | ACK][random(5) as usize];
+        let (seq, ack) = (100 + random(2) as u32, 100 + random(2) as u32);
+        match random(40) {
+            0 => path.wait(random(70)),
+            1 => path.flush(),
+            2..15 => drop(path.send(iif, &udp(addrs, sport, dport))),
+            _ => drop(path.send(iif, &tcp(addrs, sport, dport, flags, seq, ack))),
+        }
+        path.pipeline.shard_mut().expire(path.now.ticks(), 8);
+        while let Some(event) = queue.pop() {
+            let flow = event.record(0);
+            let key = format!("{} {:?}", flow.proto, flow.original);
+            told[event.kind as usize / 2] += 1;
+            let known = match event.kind {
+                Kind::New => there.insert(key.clone(), flow).is_none(),
+                Kind::Update => event.changed != 0 && there.insert(key.clone(), flow).is_some(),
+                Kind::Destroy => there.remove(&key).is_some(),
+            };
+            assert!(known, "turn {turn}: {:?} of {key}", event.kind);
+        }
+        let flows = path.flows();
+        assert_eq!(flows.len(), there.len(), "turn {turn}");
+        for flow in flows {
+            let last = &there[&format!("{} {:?}", flow.proto, flow.original)];
+            let shown = |flow: &FlowRecord| (flow.tcp_state, flow.mark, flow.assured);
+            assert_eq!(shown(last), shown(&flow), "turn {turn}");
+        }
+    }
+    assert!(told.iter().all(|kind| *kind > 1000), "{told:?}");
+    assert!(path.pipeline.counters().ct.early_drop.get() > 100);
 }
 
 #[test]

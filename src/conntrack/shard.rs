@@ -559,7 +559,11 @@ impl Shard {
                     self.end(flow);
                     return Some(Tracked { flow: Flow::None, ..known });
                 }
-                Outcome::Invalid => return Some(self.invalid()),
+                Outcome::Invalid => {
+                    // What the first chunks of an SCTP packet did stays done.
+                    self.before = before.map(|before| (flow, before));
+                    return Some(self.invalid());
+                }
                 Outcome::InvalidShorten(span) => {
                     table.refresh(flow.entry, now, span);
                     return Some(self.invalid());

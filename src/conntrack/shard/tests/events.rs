@@ -161,4 +161,15 @@ fn a_mark_and_a_state_of_sctp_are_changes() {
     bench.packet(&sctp(false, 5, 2, &init(6)));
     let answered = changed::SEEN_REPLY | changed::STATE;
     assert_eq!(changes(&queue), [(Kind::New, 0), (Kind::Update, answered)]);
+    bench.packet(&sctp(true, 6, 10, &[]));
+    bench.packet(&sctp(false, 5, 11, &[]));
+    let (state, assured) = (changed::STATE, changed::STATE | changed::ASSURED);
+    let both = [(Kind::Update, state), (Kind::Update, assured)];
+    assert_eq!(changes(&queue), both);
+    // A SHUTDOWN, and behind it an ABORT with the wrong tag: what the first did stays done.
+    let chunks = [[7, 0, 0, 4], [6, 1, 0, 4]].concat();
+    let packet = crate::wire::sctp::packet(9, 80, 6, &chunks);
+    let said = bench.packet(&frame(V4, Segment::Raw(proto::SCTP), &packet));
+    assert_eq!(said.state, CtState::Invalid);
+    assert_eq!(changes(&queue), [(Kind::Update, state)]);
 }

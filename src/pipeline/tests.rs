@@ -326,6 +326,81 @@ fn a_reset_by_a_rule_is_told() {
     assert_eq!(told(), []);
 }
 
+/// Bursts, whose packets were looked up before the first was judged, and packets alone that were not
+/// looked up at all: the same is said of each, and the same flows are left, counters included.
+#[test]
+fn a_burst_is_judged_as_its_packets_are_alone() {
+    let text = rules("      - { ct: [new, established], mark: 1, action: accept }");
+    let text = format!("{text}conntrack: {{ max: 20, accounting: true }}\n");
+    let (mut bursts, mut alone) = (Path::new(&text), Path::new(&text));
+    let mut seed = 7u64;
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    let mut slots = [Slot::default(); 32];
+    for turn in 0..4000 {
+        let burst: Vec<_> = (0..random(33))
+            .map(|_| {
+                let (port, out) = (random(5) as u16, random(2) == 0);
+                let (iif, addrs, sport, dport) = match out {
+                    true => (LAN, TALK, port, 80),
+                    false => (WAN, TALK.flip(), 80, port),
+                };
+                let flags = [
+                    SYN,
+                    ACK,
+                    ACK,
+                    ACK,
+                    ACK,
+                    SYN | ACK,
+                    SYN | ACK,
+                    RST,
+                    FIN | ACK,
+                ];
+                let (seq, ack) = (100 + random(2) as u32, 100 + random(2) as u32);
+                let bits = flags[random(9) as usize];
+                let mut bytes = match random(3) {
+                    0 => udp(addrs, sport, dport),
+                    _ => tcp(addrs, sport, dport, bits, seq, ack),
+                };
+                bytes.truncate(if random(30) == 0 { 40 } else { 99 });
+                (iif, bytes)
+            })
+            .collect();
+        let Path {
+            pipeline,
+            policy,
+            now,
+        } = &mut bursts;
+        for ((iif, bytes), slot) in burst.iter().zip(&mut slots) {
+            pipeline.prepare(slot, policy, *iif, bytes, bytes.len());
+        }
+        for slot in &mut slots[..burst.len()] {
+            pipeline.prefetch(slot);
+        }
+        for ((iif, bytes), slot) in burst.iter().zip(&slots) {
+            let said = pipeline.decide(policy, *now, *iif, bytes, slot);
+            let mut fresh = Slot::default();
+            alone
+                .pipeline
+                .prepare(&mut fresh, &alone.policy, *iif, bytes, bytes.len());
+            let expected = alone
+                .pipeline
+                .decide(&alone.policy, alone.now, *iif, bytes, &fresh);
+            assert_eq!(said, expected, "turn {turn}");
+        }
+        assert_eq!(bursts.flows(), alone.flows(), "turn {turn}");
+        if random(8) == 0 {
+            let secs = random(140);
+            bursts.wait(secs);
+            alone.wait(secs);
+        }
+    }
+    let found = |path: &Path| path.pipeline.counters().ct.found.get();
+    assert_eq!(found(&bursts), found(&alone));
+}
+
 /// Whatever packets and rules do: a flow begins once, changes while it is there, and ends once.
 #[test]
 fn events_tell_of_every_flow_from_its_beginning_to_its_end() {

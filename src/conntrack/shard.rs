@@ -18,8 +18,7 @@ use super::event::{self, Before, Kind, Reporter};
 use super::gre;
 use super::icmp::{self, Role};
 use super::ledger::Ledger;
-use super::limit::{self, Budget, Purse, Worth};
-use super::record::FlowRecord;
+use super::limit::{Budget, Purse};
 use super::sctp;
 use super::table::{InsertError, Table};
 use super::tcp::{self, Outcome};
@@ -29,7 +28,7 @@ use super::udp;
 use crate::base::counter::Counter;
 use crate::base::hash::HashKey;
 use crate::base::time::{Now, Span, Ticks};
-use crate::wire::{self, Addrs, L4, Parsed};
+use crate::wire::{self, L4, Parsed};
 use std::sync::Arc;
 
 /// What the tracker counts (Linux: `/proc/net/stat/nf_conntrack`). One writer: the worker.
@@ -56,43 +55,6 @@ pub struct CtCounters {
     pub icmp_error: Counter,
     /// Flows in the table, TCP, UDP and the rest (a gauge).
     pub entries: [Counter; 3],
-}
-
-/// A packet after the first stage.
-#[derive(Clone, Copy, Debug)]
-pub struct Prepared {
-    /// Meaningful for [`Subject::Flow`] and [`Subject::Error`].
-    key: AnyKey,
-    hash: u64,
-    /// What the second stage found.
-    candidate: u32,
-    subject: Subject,
-    from_lo: bool,
-}
-
-/// No candidate.
-const NOTHING: u32 = u32::MAX;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Subject {
-    /// Belongs to the flow with the key.
-    Flow,
-    /// Is an error about the flow with the key.
-    Error,
-    /// An error that quotes nothing readable, or goes to another host than the quoted sender.
-    BadError,
-    /// Is never tracked.
-    Untracked,
-    /// Identifies nothing.
-    Unknown,
-}
-
-impl Prepared {
-    /// The key that decides which shard owns the packet; `None` where any may judge it.
-    #[inline]
-    pub fn key(&self) -> Option<&AnyKey> {
-        matches!(self.subject, Subject::Flow | Subject::Error).then_some(&self.key)
-    }
 }
 
 /// An entry of a shard.
@@ -155,7 +117,7 @@ pub struct Shard {
     ledger: Ledger,
     pending: Option<Pending>,
     /// Where the sweep under pressure goes on.
-    swept: Option<Cursor>,
+    swept: Cursor,
     report: Reporter,
     /// The last packet's flow as it was before, if somebody wants to know.
     before: Option<(FlowRef, Before)>,
@@ -206,7 +168,7 @@ impl Shard {
             purse: Purse::new(budget),
             ledger: Ledger::new(capacity).expect("memory for the ledger of counts"),
             pending: None,
-            swept: None,
+            swept: Cursor::default(),
             report: Reporter::default(),
             before: None,
             counters,
@@ -254,113 +216,6 @@ impl Shard {
     /// Bytes that the tables occupy.
     pub fn bytes(&self) -> usize {
         self.v4.bytes() + self.v6.bytes()
-    }
-
-    /// First stage: what the packet is about, and where its bucket lies. `data` is the frame.
-    #[inline]
-    pub fn prepare(&self, data: &[u8], parsed: &Parsed, zone: u16) -> Prepared {
-        let mut prepared = Prepared::NOTHING;
-        self.prepare_into(&mut prepared, data, parsed, zone);
-        prepared
-    }
-
-    /// [`Shard::prepare`] in place: a result of this size is not moved for nothing.
-    #[inline(always)]
-    pub fn prepare_into(&self, out: &mut Prepared, data: &[u8], parsed: &Parsed, zone: u16) {
-        let (sport, dport) = match parsed.l4 {
-            L4::Tcp(ref tcp) => (tcp.sport, tcp.dport),
-            L4::Udp { sport, dport } => (sport, dport),
-            _ => {
-                *out = self.prepare_any(data, parsed, zone);
-                return;
-            }
-        };
-        let Addrs::V4 { src, dst } = parsed.addrs else {
-            *out = self.prepare_any(data, parsed, zone);
-            return;
-        };
-        let (key, from_lo) = KeyV4::of_ports((src, sport), (dst, dport), parsed.proto, zone);
-        let hash = self.v4.hash(&key);
-        self.v4.prefetch_bucket(hash);
-        *out = Prepared {
-            key: AnyKey::V4(key),
-            hash,
-            candidate: NOTHING,
-            subject: Subject::Flow,
-            from_lo,
-        };
-    }
-
-    /// Every kind of packet.
-    #[inline(never)]
-    fn prepare_any(&self, data: &[u8], parsed: &Parsed, zone: u16) -> Prepared {
-        let subject = match parsed.l4 {
-            L4::Icmp { .. } => return self.prepare_icmp(data, parsed, zone),
-            L4::None | L4::Bad => Subject::Unknown,
-            _ => Subject::Flow,
-        };
-        match Tuple::of(parsed, zone).and_then(|tuple| tuple.key()) {
-            Some(found) => self.prepared(subject, found),
-            None => Prepared::about(Subject::Unknown),
-        }
-    }
-
-    #[inline(never)]
-    fn prepare_icmp(&self, data: &[u8], parsed: &Parsed, zone: u16) -> Prepared {
-        let L4::Icmp { ty, .. } = parsed.l4 else {
-            return Prepared::about(Subject::Unknown);
-        };
-        let (subject, tuple, otherwise) = match icmp::role(parsed.proto, ty) {
-            Role::Request | Role::Reply => {
-                (Subject::Flow, Tuple::of(parsed, zone), Subject::Unknown)
-            }
-            Role::Error => (
-                Subject::Error,
-                quoted(data, parsed, zone),
-                Subject::BadError,
-            ),
-            Role::Discovery => (Subject::Untracked, None, Subject::Untracked),
-            Role::Other => (Subject::Unknown, None, Subject::Unknown),
-        };
-        match tuple.and_then(|tuple| tuple.key()) {
-            Some(found) => self.prepared(subject, found),
-            None => Prepared::about(otherwise),
-        }
-    }
-
-    /// What is known of a packet with a key; its bucket is asked for.
-    #[inline(always)]
-    fn prepared(&self, subject: Subject, (key, from_lo): (AnyKey, bool)) -> Prepared {
-        let hash = match &key {
-            AnyKey::V4(key) => {
-                let hash = self.v4.hash(key);
-                self.v4.prefetch_bucket(hash);
-                hash
-            }
-            AnyKey::V6(key) => {
-                let hash = self.v6.hash(key);
-                self.v6.prefetch_bucket(hash);
-                hash
-            }
-        };
-        Prepared {
-            key,
-            hash,
-            candidate: NOTHING,
-            subject,
-            from_lo,
-        }
-    }
-
-    /// Second stage: looks into the bucket and asks for the entry.
-    #[inline]
-    pub fn prefetch(&self, prepared: &mut Prepared) {
-        let candidate = match prepared.key() {
-            Some(AnyKey::V4(_)) => self.v4.prefetch_entry(prepared.hash),
-            Some(AnyKey::V6(_)) => self.v6.prefetch_entry(prepared.hash),
-            None => None,
-        };
-        prepared.candidate = candidate.unwrap_or(NOTHING);
     }
 
     /// Third stage: the judgement. `notrack` is what the raw rules said.
@@ -635,81 +490,6 @@ impl Shard {
         }
     }
 
-    /// Enters the flow that the last packet started into the table.
-    ///
-    /// # Errors
-    /// If the box or this shard has no room, and no flow that is worth less.
-    pub fn commit(&mut self, now: Ticks) -> Result<FlowRef, InsertError> {
-        let Some(pending) = self.pending.take() else {
-            return Err(InsertError::LongRun);
-        };
-        let added = match self.enter(&pending, now) {
-            Err(InsertError::Full) if self.make_room(&pending) => self.enter(&pending, now),
-            added => added,
-        };
-        match added {
-            Ok(_) => self.counters.insert.add(1),
-            Err(InsertError::LongRun) => self.counters.insert_failed.add(1),
-            Err(InsertError::Full) => {
-                self.purse.budget().raise_pressure();
-                self.counters.drop.add(1);
-            }
-        }
-        added
-    }
-
-    fn enter(&mut self, pending: &Pending, now: Ticks) -> Result<FlowRef, InsertError> {
-        if !self.purse.take() {
-            return Err(InsertError::Full);
-        }
-        let Pending {
-            key,
-            hash,
-            core,
-            last,
-            mark,
-            bytes,
-        } = pending;
-        let v6 = matches!(key, AnyKey::V6(_));
-        let added = match *key {
-            AnyKey::V4(key) => self.v4.insert(key, *hash, core, last, now),
-            AnyKey::V6(key) => self.v6.insert(key, *hash, core, last, now),
-        };
-        if added.is_err() {
-            self.purse.put();
-        }
-        let flow = FlowRef { v6, entry: added? };
-        family!(self, v6, table => {
-            let rest = &mut table.entry_mut(flow.entry).rest;
-            rest.mark = *mark;
-            if let Some(bytes) = *bytes {
-                rest.account[0].add(u32::from(bytes));
-            }
-        });
-        if self.report.wants(Kind::New) {
-            family!(self, v6, table => self.report.report(Kind::New, 0, table.entry(flow.entry)));
-        }
-        Ok(flow)
-    }
-
-    /// Ends one flow that is worth less than a new one, if there is any near the new one's place:
-    /// in its own family first.
-    #[cold]
-    fn make_room(&mut self, pending: &Pending) -> bool {
-        let v6 = matches!(pending.key, AnyKey::V6(_));
-        // The other family's room is of no use to a table that has no entry left.
-        let other = family!(self, v6, table => table.has_room()).then_some(!v6);
-        for v6 in [Some(v6), other].into_iter().flatten() {
-            let victim = family!(self, v6, table => limit::victim(table, pending.hash));
-            if let Some(entry) = victim {
-                self.end(FlowRef { v6, entry });
-                self.counters.early_drop.add(1);
-                return true;
-            }
-        }
-        false
-    }
-
     /// Tells whoever watches what the last packet, and the rules that it met, changed of its flow.
     #[inline]
     pub fn tell_changes(&mut self) {
@@ -734,69 +514,12 @@ impl Shard {
         });
     }
 
-    fn end(&mut self, flow: FlowRef) {
-        family!(self, flow.v6, table => {
-            let entry = table.entry(flow.entry);
-            let tally = self.purse.budget().tally();
-            let counted = entry.rest.links.counted;
-            self.ledger.end(flow.v6, flow.entry, counted, tally);
-            ending(&self.report, entry);
-            table.remove(flow.entry);
-        });
-        self.purse.put();
-        self.counters.delete.add(1);
-    }
-
     fn core(&self, flow: FlowRef) -> &Core {
         if flow.v6 {
             &self.v6.entry(flow.entry).core
         } else {
             &self.v4.entry(flow.entry).core
         }
-    }
-
-    /// Ends flows whose time is over, looking at about `budget` entries at most; and while the box
-    /// is too full, flows that are worth little, looking at as many again.
-    pub fn expire(&mut self, now: Ticks, budget: usize) {
-        let (ledger, tally) = (&mut self.ledger, self.purse.budget().tally());
-        let report = &self.report;
-        let ended = self.v4.expire(now, budget, |at, entry| {
-            ledger.end(false, at, entry.rest.links.counted, tally);
-            ending(report, entry);
-        }) + self.v6.expire(now, budget, |at, entry| {
-            ledger.end(true, at, entry.rest.links.counted, tally);
-            ending(report, entry);
-        });
-        for _ in 0..ended {
-            self.purse.put();
-        }
-        if ended > 0 {
-            self.counters.delete.add(u64::from(ended));
-        }
-        if self.purse.budget().under_pressure() {
-            self.collect(budget as u32);
-        }
-    }
-
-    /// A piece of the sweep that frees what is worth little, while the pressure lasts.
-    #[cold]
-    fn collect(&mut self, budget: u32) {
-        // A shard where no flow ends would keep what others need; and the pressure ends here if
-        // that was all that it was about.
-        self.purse.give_back();
-        if !self.purse.budget().under_pressure() {
-            return;
-        }
-        let cursor = self.swept.take().unwrap_or_default();
-        let (flows, next) = self.scan(cursor, budget);
-        for flow in flows {
-            let worth = family!(self, flow.v6, table => Worth::of(table.entry(flow.entry)));
-            if worth < Worth::Kept {
-                self.end(flow);
-                self.counters.early_drop.add(1);
-            }
-        }
-        self.swept = next;
     }
 
     /// The live flow that a packet is about, whatever was said of the packet. Changes nothing.
@@ -813,93 +536,6 @@ impl Shard {
         };
         (!now.reached(self.core(flow).deadline)).then_some(flow)
     }
-
-    /// The flow as it is shown.
-    pub fn record(&self, flow: FlowRef, now: Ticks) -> FlowRecord {
-        fn of<K: Key>(table: &Table<K>, entry: u32, now: Ticks, id: u16) -> FlowRecord {
-            FlowRecord::new(table.entry(entry), now, id)
-        }
-        if flow.v6 {
-            of(&self.v6, flow.entry, now, self.id)
-        } else {
-            of(&self.v4, flow.entry, now, self.id)
-        }
-    }
-
-    /// The flows from `cursor` on, looking at most at `scan` entries; and where to go on. Flows
-    /// that come and go meanwhile may or may not be among them; none is shown twice while it
-    /// lives.
-    pub fn scan(&self, cursor: Cursor, scan: u32) -> (Vec<FlowRef>, Option<Cursor>) {
-        let collect = |used: &mut dyn Iterator<Item = u32>| {
-            used.map(|entry| FlowRef {
-                v6: cursor.v6,
-                entry,
-            })
-            .collect()
-        };
-        let (flows, next) = if cursor.v6 {
-            let (mut used, next) = self.v6.scan(cursor.entry, scan);
-            (collect(&mut used), next)
-        } else {
-            let (mut used, next) = self.v4.scan(cursor.entry, scan);
-            (collect(&mut used), next)
-        };
-        let next = match next {
-            Some(entry) => Some(Cursor { entry, ..cursor }),
-            None if !cursor.v6 => Some(Cursor { v6: true, entry: 0 }),
-            None => None,
-        };
-        (flows, next)
-    }
-
-    /// Ends `flows`, which must come from a [`Shard::scan`] with nothing in between.
-    pub fn remove(&mut self, flows: &[FlowRef]) {
-        for flow in flows {
-            self.end(*flow);
-        }
-    }
-}
-
-/// Every flow that ends passes here, before its entry goes.
-#[inline]
-fn ending<K: Key>(report: &Reporter, entry: &Entry<K>) {
-    if report.wants(Kind::Destroy) {
-        report.report(Kind::Destroy, 0, entry);
-    }
-}
-
-/// A place in a listing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    v6: bool,
-    entry: u32,
-}
-
-impl Prepared {
-    /// What a slot holds before its first packet.
-    pub const NOTHING: Self = Self::about(Subject::Unknown);
-
-    const fn about(subject: Subject) -> Self {
-        Self {
-            key: AnyKey::NONE,
-            hash: 0,
-            candidate: NOTHING,
-            subject,
-            from_lo: false,
-        }
-    }
-}
-
-/// The tuple whose flow an ICMP error is about: what answers the quoted packet. The error must go
-/// to the host that sent that packet, or anybody could claim to be RELATED.
-#[cold]
-fn quoted(data: &[u8], parsed: &Parsed, zone: u16) -> Option<Tuple> {
-    if !icmp::may_quote(parsed) {
-        return None;
-    }
-    let inner = wire::inner(data, parsed)?;
-    let tuple = Tuple::quoted(&inner, zone).reversed()?;
-    (tuple.addrs.dst() == parsed.addrs.dst()).then_some(tuple)
 }
 
 /// Every protocol without a handshake.
@@ -916,7 +552,13 @@ fn datagram(core: &mut Core, parsed: &Parsed, created: Ticks, now: Ticks, config
 }
 
 mod asked;
+mod life;
+mod listing;
+mod prepare;
 #[cfg(test)]
 mod tests;
 
 pub use asked::FlowView;
+pub use listing::Cursor;
+pub use prepare::Prepared;
+use prepare::Subject;

@@ -8,6 +8,7 @@ mod limits;
 mod tcp;
 
 use super::*;
+use crate::conntrack::record::FlowRecord;
 use crate::wire::Addrs;
 use crate::wire::build::{Segment, frame};
 use crate::wire::parse;

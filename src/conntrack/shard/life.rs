@@ -1,0 +1,150 @@
+//! How flows enter the shard and leave it: committed when policy accepts their first packet, ended by
+//! their time, by a packet, by the control side, or because something else is worth more.
+
+use super::*;
+use crate::conntrack::limit::Worth;
+use crate::conntrack::{entry::Entry, limit};
+
+impl Shard {
+    /// Enters the flow that the last packet started into the table.
+    ///
+    /// # Errors
+    /// If the box or this shard has no room, and no flow that is worth less.
+    pub fn commit(&mut self, now: Ticks) -> Result<FlowRef, InsertError> {
+        let Some(pending) = self.pending.take() else {
+            return Err(InsertError::LongRun);
+        };
+        let added = match self.enter(&pending, now) {
+            Err(InsertError::Full) if self.make_room(&pending) => self.enter(&pending, now),
+            added => added,
+        };
+        match added {
+            Ok(_) => self.counters.insert.add(1),
+            Err(InsertError::LongRun) => self.counters.insert_failed.add(1),
+            Err(InsertError::Full) => {
+                self.purse.budget().raise_pressure();
+                self.counters.drop.add(1);
+            }
+        }
+        added
+    }
+
+    fn enter(&mut self, pending: &Pending, now: Ticks) -> Result<FlowRef, InsertError> {
+        if !self.purse.take() {
+            return Err(InsertError::Full);
+        }
+        let Pending {
+            key,
+            hash,
+            core,
+            last,
+            mark,
+            bytes,
+        } = pending;
+        let v6 = matches!(key, AnyKey::V6(_));
+        let added = match *key {
+            AnyKey::V4(key) => self.v4.insert(key, *hash, core, last, now),
+            AnyKey::V6(key) => self.v6.insert(key, *hash, core, last, now),
+        };
+        if added.is_err() {
+            self.purse.put();
+        }
+        let flow = FlowRef { v6, entry: added? };
+        family!(self, v6, table => {
+            let rest = &mut table.entry_mut(flow.entry).rest;
+            rest.mark = *mark;
+            if let Some(bytes) = *bytes {
+                rest.account[0].add(u32::from(bytes));
+            }
+        });
+        if self.report.wants(Kind::New) {
+            family!(self, v6, table => self.report.report(Kind::New, 0, table.entry(flow.entry)));
+        }
+        Ok(flow)
+    }
+
+    /// Ends one flow that is worth less than a new one, if there is any near the new one's place:
+    /// in its own family first.
+    #[cold]
+    fn make_room(&mut self, pending: &Pending) -> bool {
+        let v6 = matches!(pending.key, AnyKey::V6(_));
+        // The other family's room is of no use to a table that has no entry left.
+        let other = family!(self, v6, table => table.has_room()).then_some(!v6);
+        for v6 in [Some(v6), other].into_iter().flatten() {
+            let victim = family!(self, v6, table => limit::victim(table, pending.hash));
+            if let Some(entry) = victim {
+                self.end(FlowRef { v6, entry });
+                self.counters.early_drop.add(1);
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(super) fn end(&mut self, flow: FlowRef) {
+        family!(self, flow.v6, table => {
+            let entry = table.entry(flow.entry);
+            let tally = self.purse.budget().tally();
+            let counted = entry.rest.links.counted;
+            self.ledger.end(flow.v6, flow.entry, counted, tally);
+            ending(&self.report, entry);
+            table.remove(flow.entry);
+        });
+        self.purse.put();
+        self.counters.delete.add(1);
+    }
+
+    /// Ends flows whose time is over, looking at about `budget` entries at most; and while the box
+    /// is too full, flows that are worth little, looking at as many again.
+    pub fn expire(&mut self, now: Ticks, budget: usize) {
+        let (ledger, tally) = (&mut self.ledger, self.purse.budget().tally());
+        let report = &self.report;
+        let ended = self.v4.expire(now, budget, |at, entry| {
+            ledger.end(false, at, entry.rest.links.counted, tally);
+            ending(report, entry);
+        }) + self.v6.expire(now, budget, |at, entry| {
+            ledger.end(true, at, entry.rest.links.counted, tally);
+            ending(report, entry);
+        });
+        for _ in 0..ended {
+            self.purse.put();
+        }
+        if ended > 0 {
+            self.counters.delete.add(u64::from(ended));
+        }
+        if self.purse.budget().under_pressure() {
+            self.collect(budget as u32);
+        }
+    }
+
+    /// A piece of the sweep that frees what is worth little, while the pressure lasts.
+    #[cold]
+    fn collect(&mut self, budget: u32) {
+        // A shard where no flow ends would keep what others need; and the pressure ends here if
+        // that was all that it was about.
+        self.purse.give_back();
+        if !self.purse.budget().under_pressure() {
+            return;
+        }
+        let mut cursor = self.swept;
+        for _ in 0..budget {
+            let (found, next) = self.step(cursor);
+            if let Some(flow) = found
+                && family!(self, flow.v6, table => Worth::of(table.entry(flow.entry))) < Worth::Kept
+            {
+                self.end(flow);
+                self.counters.early_drop.add(1);
+            }
+            cursor = next.unwrap_or_default();
+        }
+        self.swept = cursor;
+    }
+}
+
+/// Every flow that ends passes here, before its entry goes.
+#[inline]
+fn ending<K: Key>(report: &Reporter, entry: &Entry<K>) {
+    if report.wants(Kind::Destroy) {
+        report.report(Kind::Destroy, 0, entry);
+    }
+}

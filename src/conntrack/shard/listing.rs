@@ -1,0 +1,79 @@
+//! The shard's flows one after the other, for whoever lists or flushes them, in bounded pieces.
+
+use super::{FlowRef, Shard, Table};
+use crate::base::time::Ticks;
+use crate::conntrack::record::FlowRecord;
+use crate::conntrack::tuple::Key;
+
+impl Shard {
+    /// The flow as it is shown.
+    pub fn record(&self, flow: FlowRef, now: Ticks) -> FlowRecord {
+        fn of<K: Key>(table: &Table<K>, entry: u32, now: Ticks, id: u16) -> FlowRecord {
+            FlowRecord::new(table.entry(entry), now, id)
+        }
+        if flow.v6 {
+            of(&self.v6, flow.entry, now, self.id)
+        } else {
+            of(&self.v4, flow.entry, now, self.id)
+        }
+    }
+
+    /// The flows from `cursor` on, looking at most at `scan` entries; and where to go on. Flows
+    /// that come and go meanwhile may or may not be among them; none is shown twice while it
+    /// lives.
+    pub fn scan(&self, cursor: Cursor, scan: u32) -> (Vec<FlowRef>, Option<Cursor>) {
+        let collect = |used: &mut dyn Iterator<Item = u32>| {
+            used.map(|entry| FlowRef {
+                v6: cursor.v6,
+                entry,
+            })
+            .collect()
+        };
+        let (flows, next) = if cursor.v6 {
+            let (mut used, next) = self.v6.scan(cursor.entry, scan);
+            (collect(&mut used), next)
+        } else {
+            let (mut used, next) = self.v4.scan(cursor.entry, scan);
+            (collect(&mut used), next)
+        };
+        (flows, cursor.then(next))
+    }
+
+    /// Ends `flows`, which must come from a [`Shard::scan`] with nothing in between.
+    pub fn remove(&mut self, flows: &[FlowRef]) {
+        for flow in flows {
+            self.end(*flow);
+        }
+    }
+
+    /// The entry at `cursor`, if it is a flow, and where to go on.
+    pub(super) fn step(&self, cursor: Cursor) -> (Option<FlowRef>, Option<Cursor>) {
+        let Cursor { v6, entry } = cursor;
+        let (found, next) = if v6 {
+            let (mut used, next) = self.v6.scan(entry, 1);
+            (used.next(), next)
+        } else {
+            let (mut used, next) = self.v4.scan(entry, 1);
+            (used.next(), next)
+        };
+        (found.map(|entry| FlowRef { v6, entry }), cursor.then(next))
+    }
+}
+
+/// A place in a listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    v6: bool,
+    entry: u32,
+}
+
+impl Cursor {
+    /// The place after this one, if its table goes on at `next`: the other table follows.
+    fn then(self, next: Option<u32>) -> Option<Cursor> {
+        match next {
+            Some(entry) => Some(Cursor { entry, ..self }),
+            None if !self.v6 => Some(Cursor { v6: true, entry: 0 }),
+            None => None,
+        }
+    }
+}

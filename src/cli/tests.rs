@@ -418,6 +418,11 @@ fn events_are_printed_until_the_appliance_stops() {
         out.starts_with("    [NEW] udp      17 30 src=10.0.0.2 "),
         "{out}"
     );
+    // of those that an operator ended nothing more is said: who asked is not kept
+    for line in out.lines().filter(|line| line.starts_with("[DESTROY]")) {
+        let marks: Vec<&str> = line.split(' ').filter(|w| w.starts_with('[')).collect();
+        assert_eq!(marks, ["[DESTROY]", "[UNREPLIED]"], "{line}");
+    }
     assert!(err.ends_with(": 3 flow events have been shown.\n"), "{err}");
     let (_, out, err) = lines.join().unwrap();
     let events: Vec<EventRecord> = out

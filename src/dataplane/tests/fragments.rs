@@ -5,6 +5,7 @@ use super::*;
 use crate::conntrack::tuple::Tuple;
 use crate::pipeline::defrag::FragmentKey;
 use crate::wire::fragment::{Piece, part};
+use std::slice;
 
 const V6: Addrs = Addrs::V6 {
     src: 0xfd << 120 | 1,
@@ -364,5 +365,35 @@ fn an_error_may_quote_a_first_fragment_but_no_later_one() {
         assert_eq!(rig.sent(LAN).len(), 1);
         assert_eq!(rig.sum(|w| w.path.ct.invalid.get()), 2);
         assert_eq!(rig.drops(DropReason::Policy), 2);
+    }
+}
+
+#[test]
+fn an_atomic_fragment_is_whole_beside_held_ones_of_its_identification() {
+    let parts = cut(&udp(V6, 53, 2000), 5, 1000);
+    let other = udp(V6, 53, 100);
+    let len = other.len() - 14 - 40;
+    let atomic = part(&other, 5, 0..len, false);
+    for at in 0..parts.len() {
+        let mut rig = Rig::new(1);
+        let (before, behind) = parts.split_at(at);
+        for fragment in before {
+            rig.arrive(LAN, 0, fragment.clone());
+        }
+        rig.arrive(LAN, 0, atomic.clone());
+        rig.settle();
+        assert_eq!(
+            rig.sent(WAN),
+            slice::from_ref(&atomic),
+            "behind {at} fragments"
+        );
+        assert_eq!(rig.sum(|w| w.path.held.get()), at as u64);
+        for fragment in behind {
+            rig.arrive(LAN, 0, fragment.clone());
+        }
+        rig.settle();
+        assert_eq!(rig.sent(WAN), parts, "behind {at} fragments");
+        assert_eq!(rig.sum(|w| w.path.reassembled.get()), 1);
+        assert_eq!(rig.sum(|w| w.path.dropped_total()), 0);
     }
 }

@@ -1,5 +1,7 @@
 //! Frames through the whole path: what policy asks of flows and does to them.
 
+mod differences;
+
 use super::{Counters, Disposition, Outcome, Pipeline, Slot};
 use crate::base::hash::HashKey;
 use crate::base::time::Now;

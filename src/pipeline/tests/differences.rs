@@ -142,6 +142,13 @@ fn ports_are_seen_behind_an_ipv6_authentication_header() {
         assert_eq!(flow, Some(CtState::New));
     }
     assert_eq!(path.flows().len(), 5);
+    // nor can a packet hide behind one from a raw rule
+    path.reload(&format!(
+        "{}raw: [{{ proto: udp, dport: 53, action: notrack }}]\n",
+        rules("      - { action: accept }")
+    ));
+    let said = path.send(LAN, &authenticated(&udp(addrs, 7, 53))).tracked;
+    assert_eq!(said.map(|said| said.state), Some(CtState::Untracked));
 }
 
 #[test]

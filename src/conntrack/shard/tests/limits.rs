@@ -1,6 +1,7 @@
 //! What happens when there are as many flows as there may be.
 
 use super::*;
+use crate::conntrack::record::Detail;
 
 /// A UDP flow that is a stream, and so ASSURED; takes three seconds.
 fn streams(bench: &mut Bench, flows: impl Iterator<Item = (Addrs, u16)> + Clone) {
@@ -296,5 +297,66 @@ fn a_flow_with_its_index_takes_141_bytes_or_205() {
         let per_flow = |bytes: usize| bytes.div_ceil(capacity as usize);
         assert!(per_flow(v4) <= 141, "IPv4: {}", per_flow(v4));
         assert!(per_flow(v6) <= 205, "IPv6: {}", per_flow(v6));
+    }
+}
+
+/// Five flows are one bucket of the index, so that each new one chooses among all of them.
+#[test]
+fn among_equals_the_one_nearest_to_its_end_goes() {
+    let ping = |addrs: Addrs, id: u16, request: bool| {
+        let (ty, addrs) = match (addrs, request) {
+            (Addrs::V4 { .. }, true) => (8, addrs),
+            (Addrs::V4 { .. }, false) => (0, addrs.flip()),
+            (Addrs::V6 { .. }, true) => (128, addrs),
+            (Addrs::V6 { .. }, false) => (129, addrs.flip()),
+        };
+        let rest = u32::from(id) << 16;
+        frame(addrs, Segment::Icmp { ty, code: 0, rest }, b"ping")
+    };
+    let ids = |bench: &Bench| -> Vec<u16> {
+        let (v4, next) = bench.shard.scan(Cursor::default(), 100);
+        let (v6, _) = bench.shard.scan(next.unwrap(), 100);
+        let record = |flow: &FlowRef| bench.shard.record(*flow, bench.now).original.detail;
+        let id = |flow: &FlowRef| match record(flow) {
+            Detail::Icmp { id, .. } => id,
+            other => panic!("{other:?}"),
+        };
+        v4.iter().chain(&v6).map(id).collect()
+    };
+    for (addrs, answered) in [(V4, false), (V4, true), (V6, false), (V6, true)] {
+        for order in [
+            [0, 1, 2, 3, 4],
+            [4, 3, 2, 1, 0],
+            [2, 0, 4, 1, 3],
+            [3, 4, 0, 2, 1],
+        ] {
+            let mut bench = Bench::new();
+            bench.shard = Shard::new(0, 5, HashKey::from_seed(1), bench.now, Arc::default());
+            bench.wait(17); // their ends lie on both sides of where the clock wraps
+            let packets = |bench: &mut Bench, id| {
+                bench.packet(&ping(addrs, id, true));
+                if answered {
+                    bench.packet(&ping(addrs, id, false));
+                }
+            };
+            for id in 0..5 {
+                packets(&mut bench, id);
+            }
+            // The last packet of each decides, not who came first.
+            for id in order {
+                bench.wait(1);
+                packets(&mut bench, id);
+            }
+            let mut gone = Vec::new();
+            for new in 0..5 {
+                bench.wait(1);
+                let before = ids(&bench);
+                packets(&mut bench, 100 + new);
+                let after = ids(&bench);
+                assert_eq!(after.len(), 5);
+                gone.extend(before.into_iter().filter(|id| !after.contains(id)));
+            }
+            assert_eq!(gone, order, "{addrs:?}, answered: {answered}");
+        }
     }
 }

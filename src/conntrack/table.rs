@@ -234,7 +234,18 @@ impl<K: Key> Table<K> {
         let before = self.len();
         let mut left = budget;
         for (class, wheel) in self.wheels.iter_mut().enumerate() {
-            left -= wheel.advance(now, &mut self.entries, left, |entries, at| {
+            left -= wheel.advance(now, &mut self.entries, left, |entries, at, next| {
+                // Flows that end were not touched for long: their lines are far away. Of the next
+                // one the bucket is asked for, of the one behind it the entry.
+                if let Some(next) = next {
+                    let next = &entries[next as usize];
+                    self.index.prefetch(next.key.hash(&self.secret));
+                    if let Some(later) = next.rest.links.next.checked_sub(1) {
+                        let later = &entries[later as usize];
+                        prefetch(later);
+                        prefetch(&later.rest);
+                    }
+                }
                 let entry = &mut entries[at as usize];
                 if !now.reached(entry.core.deadline) {
                     return Due::Lives(entry.core.deadline);

@@ -116,13 +116,14 @@ impl Wheel {
     }
 
     /// Looks at the entries whose slots came due by `now`, at most `budget` of them, and returns
-    /// how many it looked at. What is left is looked at in the next call.
+    /// how many it looked at. What is left is looked at in the next call. `due` is told of an
+    /// entry, and which is the next, so that what that needs can be asked for.
     pub fn advance<E: Linked>(
         &mut self,
         now: Ticks,
         entries: &mut [E],
         budget: usize,
-        mut due: impl FnMut(&mut [E], u32) -> Due,
+        mut due: impl FnMut(&mut [E], u32, Option<u32>) -> Due,
     ) -> usize {
         let mut looked = 0;
         let target = slot_time(now);
@@ -141,7 +142,8 @@ impl Wheel {
                 looked += 1;
                 let entry = self.heads[slot] - 1;
                 self.disarm(entries, entry);
-                if let Due::Lives(deadline) = due(entries, entry) {
+                let following = self.heads[slot].checked_sub(1);
+                if let Due::Lives(deadline) = due(entries, entry, following) {
                     // Never back into the slot at hand, which would not end then.
                     let before = std::mem::replace(&mut self.done, next);
                     self.arm(entries, entry, deadline);
@@ -196,7 +198,7 @@ mod tests {
             let mut ended = Vec::new();
             let deadline = &mut self.deadline;
             self.wheel
-                .advance(now, &mut self.links, budget, |_, entry| {
+                .advance(now, &mut self.links, budget, |_, entry, _| {
                     let at = deadline[entry as usize].unwrap();
                     if now.reached(at) {
                         deadline[entry as usize] = None;

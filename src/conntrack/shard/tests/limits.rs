@@ -134,6 +134,17 @@ fn pressure_frees_what_closes_but_never_what_is_established() {
     bench.packet(&udp(V4, 1000, 53));
 }
 
+#[test]
+fn a_table_of_what_stays_is_swept_once_a_call() {
+    let mut bench = Bench::new();
+    streams(&mut bench, (0..100).map(|port| (V4, port)));
+    bench.judge(&udp(V4, 1000, 53));
+    assert_eq!(bench.shard.commit(bench.now), Err(InsertError::Full));
+    // The pressure stays, and four thousand million steps would be noticed.
+    bench.shard.expire(bench.now, usize::MAX);
+    assert_eq!(bench.shard.len(), 100);
+}
+
 /// A shard of a box with others.
 fn sharing(budget: &Arc<Budget>) -> Bench {
     let (counters, now) = (Arc::<CtCounters>::default(), Ticks(5));

@@ -96,6 +96,32 @@ const NEW: CtState = CtState::New;
 const EST: CtState = CtState::Established;
 const INV: CtState = CtState::Invalid;
 
+/// A segment between a client at `port` and a server at 80.
+fn tcp_frame(
+    port: u16,
+    from_client: bool,
+    flags: u8,
+    seq: u32,
+    ack: u32,
+    payload: &[u8],
+) -> Vec<u8> {
+    let (addrs, sport, dport) = if from_client {
+        (V4, port, 80)
+    } else {
+        (V4.flip(), 80, port)
+    };
+    let segment = Segment::Tcp {
+        sport,
+        dport,
+        seq,
+        ack,
+        flags,
+        window: 64_000,
+        options: &[],
+    };
+    frame(addrs, segment, payload)
+}
+
 fn udp(addrs: Addrs, sport: u16, dport: u16) -> Vec<u8> {
     frame(addrs, Segment::Udp { sport, dport }, b"data")
 }

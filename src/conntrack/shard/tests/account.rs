@@ -14,18 +14,7 @@ fn counting() -> Bench {
 impl Bench {
     /// A segment between client and server, 40 bytes and its payload.
     fn segment(&mut self, from_client: bool, flags: u8, seq: u32, ack: u32, payload: &[u8]) {
-        let addrs = if from_client { V4 } else { V4.flip() };
-        let (sport, dport) = if from_client { (1000, 80) } else { (80, 1000) };
-        let segment = Segment::Tcp {
-            sport,
-            dport,
-            seq,
-            ack,
-            flags,
-            window: 64_000,
-            options: &[],
-        };
-        self.packet(&frame(addrs, segment, payload));
+        self.packet(&tcp_frame(1000, from_client, flags, seq, ack, payload));
     }
 
     /// Packets and bytes, original and reply.

@@ -13,18 +13,7 @@ fn watched() -> (Bench, Arc<Queue>) {
 
 impl Bench {
     fn tcp(&mut self, from_client: bool, flags: u8, seq: u32, ack: u32) {
-        let addrs = if from_client { V4 } else { V4.flip() };
-        let (sport, dport) = if from_client { (1000, 80) } else { (80, 1000) };
-        let segment = Segment::Tcp {
-            sport,
-            dport,
-            seq,
-            ack,
-            flags,
-            window: 64_000,
-            options: &[],
-        };
-        self.packet(&frame(addrs, segment, b""));
+        self.packet(&tcp_frame(1000, from_client, flags, seq, ack, b""));
     }
 }
 

@@ -96,19 +96,7 @@ fn pressure_frees_what_closes_but_never_what_is_established() {
     streams(&mut bench, (0..80).map(|port| (V4, port)));
     // Twenty TCP flows, ASSURED and in TIME_WAIT or the like: too good for a new flow to replace.
     for port in 0..20 {
-        let side = |to: bool, bits, seq, ack| {
-            let (sport, dport) = if to { (port, 80) } else { (80, port) };
-            let segment = Segment::Tcp {
-                sport,
-                dport,
-                seq,
-                ack,
-                flags: bits,
-                window: 64_000,
-                options: &[],
-            };
-            frame(if to { V4 } else { V4.flip() }, segment, b"")
-        };
+        let side = |from_client, bits, seq, ack| tcp_frame(port, from_client, bits, seq, ack, b"");
         bench.packet(&side(true, SYN, 100, 0));
         bench.packet(&side(false, SYN | ACK, 500, 101));
         bench.packet(&side(true, ACK, 101, 501));
@@ -178,19 +166,7 @@ fn an_idle_shard_keeps_no_room_under_pressure() {
 
 /// Begins an ASSURED flow, unless there is no room for it.
 fn refuses(bench: &mut Bench, port: u16) -> bool {
-    let side = |to: bool, bits, seq, ack| {
-        let (sport, dport) = if to { (port, 80) } else { (80, port) };
-        let segment = Segment::Tcp {
-            sport,
-            dport,
-            seq,
-            ack,
-            flags: bits,
-            window: 64_000,
-            options: &[],
-        };
-        frame(if to { V4 } else { V4.flip() }, segment, b"")
-    };
+    let side = |from_client, bits, seq, ack| tcp_frame(port, from_client, bits, seq, ack, b"");
     bench.judge(&side(true, SYN, 100, 0));
     if bench.shard.commit(bench.now).is_err() {
         return true;

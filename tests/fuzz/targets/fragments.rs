@@ -10,8 +10,8 @@ use libfuzzer_sys::fuzz_target;
 use shardwall::base::hash::HashKey;
 use shardwall::base::time::Now;
 use shardwall::pipeline::defrag::{Added, Defrag, FragmentKey, Group, Limits, MAX_FRAGMENTS};
-use shardwall::pipeline::{Counters, Pipeline};
-use shardwall::policy::PortId;
+use shardwall::pipeline::{Counters, Pipeline, Slot};
+use shardwall::policy::{self, Compiled, PortId};
 use shardwall::wire::build::{Segment, frame};
 use shardwall::wire::fragment::{MAX_JOINED, Piece, part};
 use shardwall::wire::{Addrs, Fragment, parse};
@@ -22,6 +22,12 @@ const LIMITS: Limits = Limits {
     fragments: 40,
     bytes: 60_000,
 };
+
+static COMPILED: LazyLock<Compiled> = LazyLock::new(|| {
+    let text = "version: 1\nports: { a: { device: net_null0 } }\nchains: { forward: { policy: drop } }\n";
+    let checked = policy::parse("fuzz", text).unwrap_or_else(|errors| panic!("{errors}"));
+    policy::compile(&checked.model, 1, 1)
+});
 
 /// A datagram of each family that all fragments are cut from.
 static WHOLE: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
@@ -88,7 +94,9 @@ fuzz_target!(|input: &[u8]| {
             continue;
         }
         let parts = || group.iter().map(Vec::as_slice);
-        if let Some((len, slot)) = path.join(&mut joined, parts()) {
+        let mut slot = Slot::default();
+        let whole = path.join(&mut slot, &COMPILED, PortId(0), &mut joined, parts());
+        if let Some(len) = whole {
             assert_eq!(slot.parsed.fragment, Fragment::Reassembled);
             let mut want = Vec::new();
             for (piece, bytes) in parts().map(body) {

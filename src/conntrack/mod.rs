@@ -16,6 +16,7 @@ pub mod config;
 pub mod entry;
 pub mod event;
 pub mod gre;
+pub mod helper;
 pub mod icmp;
 pub mod index;
 pub mod ledger;

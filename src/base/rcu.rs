@@ -6,7 +6,8 @@
 //! call says "I hold nothing any more" by publishing the epoch that it has seen. A writer swaps
 //! the pointer, advances the epoch, and waits until every online reader has published the new
 //! epoch: from then on nobody can hold the old value, and the writer drops it on its own thread.
-//! An offline reader holds nothing and is not waited for.
+//! An offline reader holds nothing and is not waited for. Who must not wait, as a worker, begins an
+//! epoch ([`Domain::advance`]), goes on, and asks later whether it has passed.
 //!
 //! Ordering: a reader publishes epoch `e` with release after its last use of old values, and the
 //! writer's acquire of `e` orders those uses before the drop. A reader that loads epoch `e` with
@@ -55,24 +56,36 @@ impl Domain {
         (domain, readers)
     }
 
-    /// Waits until no reader can hold a value that was replaced before this call.
-    fn synchronize(&self) {
+    /// Begins a new epoch. What was unlinked before this call is held by nobody once the epoch
+    /// [has passed](Self::passed).
+    pub fn advance(&self) -> Epoch {
         let epoch = self.epoch.fetch_add(1, AcqRel) + 1;
         fence(SeqCst);
-        for reader in &self.readers {
-            loop {
-                let seen = reader.load(Acquire);
-                if seen == OFFLINE || seen >= epoch {
-                    break;
-                }
-                #[cfg(not(shardwall_loom))]
-                std::thread::yield_now();
-                #[cfg(shardwall_loom)]
-                loom::thread::yield_now();
-            }
+        Epoch(epoch)
+    }
+
+    /// Whether every reader has been quiescent, or offline, since `epoch` began. Waits for nobody.
+    pub fn passed(&self, epoch: Epoch) -> bool {
+        let seen = |reader: &CachePadded<AtomicU64>| reader.load(Acquire);
+        let mut readers = self.readers.iter().map(seen);
+        readers.all(|seen| seen == OFFLINE || seen >= epoch.0)
+    }
+
+    /// Waits until no reader can hold a value that was replaced before this call.
+    fn synchronize(&self) {
+        let epoch = self.advance();
+        while !self.passed(epoch) {
+            #[cfg(not(shardwall_loom))]
+            std::thread::yield_now();
+            #[cfg(shardwall_loom)]
+            loom::thread::yield_now();
         }
     }
 }
+
+/// A moment in the life of a [`Domain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(u64);
 
 /// One reader's membership of a domain. Its owner moves it to the reading thread.
 #[derive(Debug)]
@@ -92,6 +105,13 @@ impl Reader {
         if coming_online {
             fence(SeqCst);
         }
+    }
+
+    /// Whether it is online in `domain`, so that what it finds there stays until it is quiescent.
+    #[inline]
+    pub fn guards(&self, domain: &Arc<Domain>) -> bool {
+        let online = self.domain.readers[self.slot].load(Relaxed) != OFFLINE;
+        online && Arc::ptr_eq(domain, &self.domain)
     }
 
     /// Stops being waited for.
@@ -132,11 +152,7 @@ impl<T: Send + Sync> Rcu<T> {
     /// If `reader` belongs to another domain or is offline.
     #[inline]
     pub fn read<'r>(&'r self, reader: &'r Reader) -> &'r T {
-        let online = self.domain.readers[reader.slot].load(Relaxed) != OFFLINE;
-        assert!(
-            online && Arc::ptr_eq(&self.domain, &reader.domain),
-            "not an online reader"
-        );
+        assert!(reader.guards(&self.domain), "not an online reader");
         // SAFETY: the pointer came from a Box and is dropped only after every online reader of
         // the domain was quiescent; `quiescent` and `offline` need `&mut Reader`, which the
         // returned borrow of `reader` keeps from being called.

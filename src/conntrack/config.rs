@@ -82,6 +82,8 @@ impl Default for Timeouts {
 pub struct Config {
     /// Most flows that the box keeps, over all shards and both families.
     pub max: u32,
+    /// Most flows that helpers of the box expect at a time, over all shards.
+    pub expect_max: u32,
     /// Timeouts.
     pub timeouts: Timeouts,
     /// `nf_conntrack_checksum`: a wrong transport checksum makes a packet INVALID.
@@ -104,6 +106,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max: 262_144,
+            expect_max: 65_536,
             timeouts: Timeouts::default(),
             checksum: true,
             tcp_loose: true,

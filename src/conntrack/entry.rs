@@ -18,6 +18,10 @@ pub mod status {
     pub const SEEN_REPLY: u8 = 2;
     /// Worth keeping when the table is full.
     pub const ASSURED: u8 = 4;
+    /// A helper listens to it.
+    pub const HELPED: u8 = 0x08;
+    /// A helper expected it.
+    pub const EXPECTED: u8 = 0x10;
 }
 
 /// The part of an entry that every packet of the flow touches, next to the key.

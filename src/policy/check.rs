@@ -12,11 +12,12 @@ mod conntrack;
 mod flows;
 mod graph;
 mod headers;
+mod helpers;
 mod matches;
 mod sections;
 mod sets;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use super::model::{Policy, Port};
 use super::names::parse_number;
 use super::ranges::{AddrSet, U16Set};
 use super::yaml::{self, Key, Kind, Node};
+use crate::conntrack::helper::Info;
+use crate::helpers::INFOS;
 
 /// A policy that may be used.
 #[derive(Clone, Debug)]
@@ -54,12 +57,22 @@ impl Checked {
 
 /// Reads the policy in `text`; `name` is what diagnostics call the file.
 pub fn parse(name: &str, text: &str) -> Result<Checked, PolicyErrors> {
+    parse_with(name, text, &INFOS)
+}
+
+/// Reads the policy in `text`, which may name the helpers `known`.
+pub(super) fn parse_with(
+    name: &str,
+    text: &str,
+    known: &'static [&'static Info],
+) -> Result<Checked, PolicyErrors> {
     // a byte order mark would shift every place
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut checker = Checker {
         sink: Sink::new(text),
         ports: Vec::new(),
         sets: BTreeMap::new(),
+        known,
         connlimits: 0,
     };
     let root = yaml::read(text, &mut checker.sink);
@@ -89,6 +102,8 @@ struct Checker<'a> {
     sink: Sink<'a>,
     ports: Vec<Port>,
     sets: BTreeMap<String, Set>,
+    /// Every helper; the index is its id.
+    known: &'static [&'static Info],
     /// Rules with a `connlimit` so far.
     connlimits: usize,
 }

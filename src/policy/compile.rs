@@ -15,13 +15,14 @@ use super::check::fnv1a;
 use super::flow::Scope;
 use super::limit::Bucket;
 use super::model::{
-    Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, IcmpMatch, MarkMatch,
-    MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
+    Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, HelperMatch, IcmpMatch,
+    MarkMatch, MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
 };
 use super::ranges::{AddrSet, U16Set};
 use super::{MAX_PORTS, PortId};
 use crate::base::counter::Traffic;
 use crate::conntrack::config::Config;
+use crate::conntrack::helper::{HelperId, Permissions};
 use crate::conntrack::types::Dir;
 
 /// A rule, or a chain's policy, of one [`Compiled`]; says nothing about another.
@@ -46,6 +47,8 @@ pub struct Compiled {
     pub(super) forward: u32,
     pub(super) forward_policy: u32,
     pub(super) raw: u32,
+    pub(super) helpers: u32,
+    pub(super) has_helpers: bool,
     /// Index is that of `ops`; `None` for the end of a user chain.
     pub(super) rules: Vec<Option<Meta>>,
     pub(super) counters: Vec<Box<[Block]>>,
@@ -109,7 +112,9 @@ pub(super) enum Act {
     Goto(u32),
     Continue,
     Notrack,
-    /// The end of a user chain, or of the raw rules: returns, and is not a rule.
+    /// A helper line's.
+    Helper(HelperId, Permissions),
+    /// The end of a user chain, of the raw rules, or of the helper lines: returns, and is not a rule.
     End,
 }
 
@@ -122,6 +127,7 @@ pub(super) enum Pred {
     Dir(Dir),
     Family(Family),
     Status(StatusMatch),
+    Helper(HelperMatch),
     Mark(u32),
     Proto(u8),
     Protos(u32),
@@ -134,6 +140,7 @@ pub(super) enum Pred {
     Sports(u32),
     Length(u32),
     Vlan(u32),
+    Zone(u32),
     Icmp(u32),
     /// One range of IPv4, as most matches are.
     Src4(u32, u32),
@@ -173,6 +180,11 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         layout.rule("raw", rule);
     }
     layout.op(Act::End, None);
+    let helpers = layout.ops.len() as u32;
+    for line in &policy.helpers {
+        layout.rule("helpers", line);
+    }
+    layout.op(Act::End, None);
 
     let forward = layout.start(FORWARD);
     let rules = policy
@@ -208,6 +220,8 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         forward,
         forward_policy: forward + rules.unwrap_or(0) as u32,
         raw,
+        helpers,
+        has_helpers: !policy.helpers.is_empty(),
         counters: (0..workers)
             .map(|_| (0..blocks).map(|_| Block::default()).collect())
             .collect(),
@@ -291,6 +305,7 @@ impl Layout {
             Action::Goto(chain) => Act::Goto(self.start(chain)),
             Action::Continue => Act::Continue,
             Action::Notrack => Act::Notrack,
+            Action::Helper(helper) => Act::Helper(helper.id, helper.permissions),
         };
         let extra = self.extra(chain, rule);
         let count = (self.preds.len() as u32 - preds) as u16;
@@ -342,6 +357,7 @@ impl Layout {
             m.dir.map(Pred::Dir),
             m.family.map(Pred::Family),
             m.status.map(Pred::Status),
+            m.helper.map(Pred::Helper),
         ];
         self.preds.extend(flat.into_iter().flatten());
         if let Some(mark) = &m.mark {
@@ -384,8 +400,12 @@ impl Layout {
             .vlan
             .as_ref()
             .map(|set| Pred::Vlan(index(numbers, set.clone())));
+        let zone = m
+            .zone
+            .as_ref()
+            .map(|set| Pred::Zone(index(numbers, set.clone())));
         self.preds
-            .extend([dport, sport, length, vlan].into_iter().flatten());
+            .extend([dport, sport, length, vlan, zone].into_iter().flatten());
         if let Some(icmp) = &m.icmp {
             self.preds
                 .push(Pred::Icmp(index(&mut self.tables.icmp, icmp.clone())));

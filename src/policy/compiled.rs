@@ -18,7 +18,7 @@ use crate::wire::NO_VLAN;
 pub struct RuleInfo<'a> {
     /// The rule.
     pub id: RuleId,
-    /// Its chain; `raw` for the rules before tracking.
+    /// Its chain; `raw` for the rules before tracking, `helpers` for helper lines.
     pub chain: &'a str,
     /// Its name in the chain; `policy` for the chain's policy.
     pub name: &'a str,
@@ -69,6 +69,12 @@ impl Compiled {
         self.asks_of_flows
     }
 
+    /// Whether there are helper lines: only then need [`Compiled::helper`] be asked.
+    #[inline]
+    pub fn has_helpers(&self) -> bool {
+        self.has_helpers
+    }
+
     /// Whether the bridge that `port` is in passes frames that are not IP with this EtherType. A
     /// value below 0x0600 is the length of an 802.3 LLC frame (`llc`, `stp`).
     #[inline]
@@ -102,7 +108,7 @@ impl Compiled {
     }
 
     /// Every rule, chain policies included, with what all workers have counted, earlier policies
-    /// included for rules that did not change: `forward` first, then user chains, then `raw`.
+    /// included for rules that did not change: `forward` first, then user chains, `raw`, `helpers`.
     pub fn rules(&self) -> impl Iterator<Item = RuleInfo<'_>> {
         let carried = self.carried.lock().clone();
         self.rules

@@ -10,10 +10,11 @@ use super::flow::FlowFacts;
 use super::model::{Family, FlagsMatch, IcmpMatch, MAX_JUMPS, RejectWith};
 use super::ranges::AddrSet;
 use crate::base::time::Now;
+use crate::conntrack::helper::{HelperId, Permissions};
 use crate::conntrack::types::{CtState, Dir, proto};
 use crate::wire::parsed::{Addrs, Fragment, L3, L4, NO_VLAN, Parsed};
 
-/// What rules know about a packet.
+/// What rules know about a packet. Raw rules and helper lines read nothing of its flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Its headers.
@@ -22,11 +23,11 @@ pub struct Facts<'a> {
     pub iif: PortId,
     /// Where it will leave.
     pub oif: PortId,
-    /// What it is to its flow; not read by raw rules.
+    /// What it is to its flow.
     pub state: CtState,
-    /// Its direction in the flow, if it has one; not read by raw rules.
+    /// Its direction in the flow, if it has one.
     pub dir: Option<Dir>,
-    /// Its flow, if it has one and [`Compiled::asks_of_flows`]; not read by raw rules.
+    /// Its flow, if it has one and [`Compiled::asks_of_flows`].
     pub flow: Option<&'a FlowFacts<'a>>,
     /// When.
     pub now: Now,
@@ -82,6 +83,24 @@ impl Compiled {
             at += 1;
         }
         RawVerdict::Track
+    }
+
+    /// Runs the helper lines for a packet that starts a flow: the first that matches says which
+    /// helper listens to it. A line matches only what its helper can listen to.
+    #[inline]
+    pub fn helper(&self, worker: usize, facts: &Facts<'_>) -> Option<(HelperId, Permissions)> {
+        let mut at = self.helpers as usize;
+        while let Some(op) = self.ops.get(at) {
+            let Act::Helper(id, permissions) = op.act else {
+                break;
+            };
+            if self.holds(op, facts) {
+                self.count(worker, at, facts.packet.frame_len.into());
+                return Some((id, permissions));
+            }
+            at += 1;
+        }
+        None
     }
 
     /// Runs the chains from `forward` on, and counts the packet for every rule that it matched.
@@ -140,7 +159,7 @@ impl Compiled {
                     at = back.copied().unwrap_or(self.forward_policy);
                     depth = depth.saturating_sub(1);
                 }
-                Act::Continue | Act::Notrack => at += 1,
+                Act::Continue | Act::Notrack | Act::Helper(..) => at += 1,
             }
         }
     }
@@ -199,6 +218,7 @@ impl Compiled {
             Pred::Status(want) => facts
                 .flow
                 .is_some_and(|flow| (flow.status() & want.mask != 0) != want.negated),
+            Pred::Helper(want) => facts.flow.is_some_and(|flow| want.is(flow.helper())),
             Pred::Mark(set) => tables.marks.get(set as usize).is_some_and(|want| {
                 let any = |mark| want.any.iter().any(|one| one.is(mark)) != want.negated;
                 facts.flow.is_some_and(|flow| any(flow.mark()))
@@ -221,6 +241,7 @@ impl Compiled {
             Pred::Sports(set) => packet.sport().is_some_and(|port| number(set, port)),
             Pred::Length(set) => is_ip(packet) && number(set, packet.ip_len()),
             Pred::Vlan(set) => packet.vlan != NO_VLAN && number(set, packet.vlan),
+            Pred::Zone(set) => number(set, self.zone(facts.iif, packet.vlan)),
             Pred::Icmp(set) => tables
                 .icmp
                 .get(set as usize)

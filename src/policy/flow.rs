@@ -20,6 +20,7 @@ use super::MAX_CONNLIMITS;
 use super::model::{ConnLimit, MarkValue, Per, flow_status};
 use crate::base::tally::TallyKey;
 use crate::conntrack::entry::status;
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::shard::FlowView;
 use crate::wire::Addrs;
 use arrayvec::ArrayVec;
@@ -79,6 +80,11 @@ impl<'a> FlowFacts<'a> {
         bit(has(status::SEEN_REPLY), flow_status::SEEN_REPLY)
             | bit(has(status::ASSURED), flow_status::ASSURED)
             | bit(self.view.confirmed, flow_status::CONFIRMED)
+            | bit(has(status::EXPECTED), flow_status::EXPECTED)
+    }
+
+    pub(super) fn helper(&self) -> Option<HelperId> {
+        self.view.helper
     }
 
     /// Flows under `key`, this one included if it is being started; `None` if that could not be

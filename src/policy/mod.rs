@@ -26,8 +26,9 @@ pub use flow::{Counted, FlowFacts};
 pub use load::{MAX_FILE, load};
 pub use model::{
     Action, AddrMatch, Bridge, Chain, ChainPolicy, ConnLimit, FORWARD, Family, FlagsMatch, Helper,
-    Hugepages, IcmpMatch, IcmpType, Limit, Log, MAX_JUMPS, MarkMatch, MarkValue, Matches, Per,
-    Policy, Port, ProtoSet, RejectWith, Rule, StatusMatch, System, Workers, Zone, flow_status,
+    HelperMatch, Hugepages, IcmpMatch, IcmpType, Limit, Log, MAX_JUMPS, MarkMatch, MarkValue,
+    Matches, Per, Policy, Port, ProtoSet, RejectWith, Rule, StatusMatch, System, Workers, Zone,
+    flow_status,
 };
 pub use names::protocol_name;
 pub use ranges::{AddrSet, BadRange, IpRange, U16Set};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::PortId;
 use super::ranges::{AddrSet, U16Set};
 use crate::conntrack::config::Config;
+use crate::conntrack::helper::{HelperId, Permissions};
 use crate::conntrack::types::Dir;
 
 /// Name of the chain that a packet starts in.
@@ -27,8 +28,8 @@ pub struct Policy {
     pub system: System,
     /// Connection tracking.
     pub conntrack: Config,
-    /// Helper lines; this version checks them and attaches nothing.
-    pub helpers: Vec<Helper>,
+    /// Lines that attach a helper to a flow that begins; each is an [`Action::Helper`].
+    pub helpers: Vec<Rule>,
     /// Rules before tracking.
     pub raw: Vec<Rule>,
     /// Chains; `forward` is first.
@@ -131,13 +132,15 @@ pub enum Hugepages {
     Off,
 }
 
-/// A line that attaches a helper.
-#[derive(Clone, Debug)]
+/// What a helper line attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Helper {
-    /// Name of the helper.
-    pub helper: String,
-    /// Which flows it is for.
-    pub matches: Matches,
+    /// The helper.
+    pub id: HelperId,
+    /// Its name.
+    pub name: &'static str,
+    /// What payloads may ask of it.
+    pub permissions: Permissions,
 }
 
 /// A chain of rules.
@@ -208,6 +211,8 @@ pub enum Action {
     Continue,
     /// Do not track it (`raw` only).
     Notrack,
+    /// Let a helper listen to its flow (helper lines only).
+    Helper(Helper),
 }
 
 /// How a sender is told of a rejection.
@@ -259,6 +264,12 @@ impl std::fmt::Display for Action {
             Action::Goto(chain) => write!(f, "goto {chain}"),
             Action::Continue => f.write_str("log"),
             Action::Notrack => f.write_str("notrack"),
+            Action::Helper(helper) => {
+                let Permissions { loose, low_ports } = helper.permissions;
+                let word = |is, word| if is { word } else { "" };
+                let (loose, low) = (word(loose, ", loose"), word(low_ports, ", low-ports"));
+                write!(f, "helper {}{loose}{low}", helper.name)
+            }
         }
     }
 }
@@ -300,10 +311,14 @@ pub struct Matches {
     pub dscp: Option<u64>,
     /// VLAN ids of the outermost tag; an untagged frame never matches.
     pub vlan: Option<U16Set>,
+    /// Zones.
+    pub zone: Option<U16Set>,
     /// Mark of the flow.
     pub mark: Option<MarkMatch>,
     /// Status of the flow.
     pub status: Option<StatusMatch>,
+    /// Helper of the flow.
+    pub helper: Option<HelperMatch>,
     /// Rate.
     pub limit: Option<Limit>,
     /// Number of flows.
@@ -333,13 +348,18 @@ impl Matches {
             && self.fragment.is_none()
             && self.dscp.is_none()
             && self.vlan.is_none()
+            && self.zone.is_none()
             && self.mark.is_none()
             && self.status.is_none()
+            && self.helper.is_none()
     }
 
     /// Whether they ask something of the packet's flow beside its state.
     pub fn ask_of_flows(&self) -> bool {
-        self.mark.is_some() || self.status.is_some() || self.connlimit.is_some()
+        self.mark.is_some()
+            || self.status.is_some()
+            || self.helper.is_some()
+            || self.connlimit.is_some()
     }
 }
 
@@ -491,6 +511,24 @@ pub struct StatusMatch {
     pub mask: u8,
     /// Match flows that have none of them.
     pub negated: bool,
+}
+
+/// Helpers, any of which matches. A packet without a flow never matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HelperMatch {
+    /// The helpers, a bit of `1 << index` each.
+    pub mask: u16,
+    /// Match flows that have none of them.
+    pub negated: bool,
+}
+
+impl HelperMatch {
+    /// Whether a flow with this helper matches.
+    #[inline]
+    pub fn is(self, helper: Option<HelperId>) -> bool {
+        let any = helper.is_some_and(|id| self.mask >> id.index() & 1 == 1);
+        any != self.negated
+    }
 }
 
 /// A number of flows. Counted over the whole box; a packet without a flow never matches.

@@ -48,6 +48,7 @@ pub fn restart_needed(old: &Policy, new: &Policy) -> Vec<String> {
     let number = |value: Option<u32>| value.map_or("auto".into(), |n| n.to_string());
     let hugepages = |value: Hugepages| format!("{value:?}").to_lowercase();
     let metrics = |value: Option<SocketAddr>| value.map_or("off".into(), |addr| addr.to_string());
+    let (before, after) = (&old.conntrack, &new.conntrack);
     let (old, new) = (&old.system, &new.system);
     differs("workers", workers(old), workers(new));
     differs(
@@ -63,5 +64,9 @@ pub fn restart_needed(old: &Policy, new: &Policy) -> Vec<String> {
     );
     differs("mbufs", number(old.mbufs), number(new.mbufs));
     differs("memory", number(old.memory), number(new.memory));
+    if before.expect_max != after.expect_max {
+        let (before, after) = (before.expect_max, after.expect_max);
+        needed.push(format!("conntrack.expect_max: {before} became {after}"));
+    }
     needed
 }

@@ -5,6 +5,7 @@ use super::{AnyKey, Core, Flow, FlowRef, Shard, Tuple};
 use crate::base::tally::{Tally, TallyKey};
 use crate::conntrack::entry::Entry;
 use crate::conntrack::event::{Before, Kind};
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::tuple::Key;
 use crate::conntrack::{entry::status, table::Table};
 use crate::wire::Addrs;
@@ -18,6 +19,8 @@ pub struct FlowView<'a> {
     pub confirmed: bool,
     /// Its mark.
     pub mark: u32,
+    /// The helper that listens to it.
+    pub helper: Option<HelperId>,
     /// Addresses of its original direction.
     pub original: Addrs,
     /// Its zone.
@@ -55,6 +58,7 @@ impl Shard {
             status: core.status,
             confirmed: flow != Flow::Pending,
             mark,
+            helper: None,
             original,
             zone: lo.zone,
             tally: self.tally(),

@@ -1,46 +1,31 @@
-//! Reads rules: chains, raw rules, helper lines.
+//! Reads rules: chains, raw rules, and of helper lines what they have in common with these.
 //!
 //! Life-cycle and concurrency: as `check`.
 
 use std::collections::BTreeMap;
 
 use super::flows::OF_FLOWS;
+use super::helpers::HELPER_KEYS;
 use super::matches::MATCHES;
 use super::{Checker, Fields, fnv1a};
 use crate::conntrack::types::proto;
 use crate::policy::diagnostic::Place;
 use crate::policy::model::{
-    Action, Chain, ChainPolicy, FORWARD, Helper, Log, Matches, RejectWith, Rule,
+    Action, Chain, ChainPolicy, FORWARD, Log, MarkValue, Matches, RejectWith, Rule,
 };
 use crate::policy::yaml::{Kind, Node};
-
-/// Names of helpers.
-const HELPERS: [(&str, ()); 5] = [
-    ("ftp", ()),
-    ("irc", ()),
-    ("tftp", ()),
-    ("amanda", ()),
-    ("sip", ()),
-];
 
 /// Keys of a rule that are not matches.
 const RULE_KEYS: [&str; 7] = ["name", "comment", "action", "jump", "goto", "log", "mark"];
 
 /// Keys that the language has, and this version does not.
-const LATER: [&str; 7] = [
-    "ct-helper",
-    "ct-zone",
-    "time",
-    "count",
-    "quota",
-    "meta",
-    "queue",
-];
+const LATER: [&str; 5] = ["time", "count", "quota", "meta", "queue"];
 
 /// Where a rule stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Raw,
+    Helper,
     Chain,
 }
 
@@ -60,43 +45,6 @@ pub(super) struct RulePlaces {
 }
 
 impl Checker<'_> {
-    pub(super) fn helpers(&mut self, node: &Node) -> Vec<Helper> {
-        let mut helpers = Vec::new();
-        let mut keys = vec!["helper", "comment"];
-        keys.extend(MATCHES);
-        for item in self.list(node, "`helpers`").unwrap_or_default() {
-            let Some(fields) = self.rule_fields(item, "a helper line", &keys) else {
-                continue;
-            };
-            let matches = self.matches(&fields);
-            if let Some(place) = fields.key("connlimit") {
-                let message = "`connlimit` is not possible in a helper line";
-                self.sink.error(place, message);
-            }
-            let Some(helper) = fields.get("helper") else {
-                if fields.key("helper").is_none() {
-                    self.sink.error(fields.place, "helper line has no `helper`");
-                }
-                continue;
-            };
-            if self.choice(helper, "helper", &HELPERS).is_none() {
-                continue;
-            }
-            let name = self
-                .scalar(helper, "`helper`")
-                .unwrap_or_default()
-                .to_owned();
-            let message =
-                format!("this version attaches no helpers: data of {name} will not be RELATED");
-            self.sink.warn(helper.place, message);
-            helpers.push(Helper {
-                helper: name,
-                matches,
-            });
-        }
-        helpers
-    }
-
     pub(super) fn raw(&mut self, node: &Node) -> Vec<Rule> {
         let items = self.list(node, "`raw`").unwrap_or_default();
         self.rules(items, "raw", Stage::Raw)
@@ -113,10 +61,14 @@ impl Checker<'_> {
         for (key, value) in entries {
             let forward = key.text == FORWARD;
             self.name(key.place, "chain", &key.text);
-            if key.text == "raw" {
-                self.sink
-                    .error(key.place, "a chain cannot be called `raw`")
-                    .help("rules before tracking stand in the section `raw`");
+            let section = match key.text.as_str() {
+                "raw" => Some("rules before tracking stand in the section `raw`"),
+                "helpers" => Some("lines that attach helpers stand in the section `helpers`"),
+                _ => None,
+            };
+            if let Some(help) = section {
+                let message = format!("a chain cannot be called `{}`", key.text);
+                self.sink.error(key.place, message).help(help);
             }
             let mut chain = Chain {
                 name: key.text.clone(),
@@ -166,7 +118,12 @@ impl Checker<'_> {
         chains.into_iter().map(|read| read.chain).collect()
     }
 
-    fn rules(&mut self, items: &[Node], chain: &str, stage: Stage) -> Vec<(Rule, RulePlaces)> {
+    pub(super) fn rules(
+        &mut self,
+        items: &[Node],
+        chain: &str,
+        stage: Stage,
+    ) -> Vec<(Rule, RulePlaces)> {
         let mut rules: Vec<(Rule, RulePlaces)> = Vec::with_capacity(items.len());
         let mut lines = BTreeMap::new();
         for (at, item) in items.iter().enumerate() {
@@ -219,9 +176,12 @@ impl Checker<'_> {
     }
 
     fn rule(&mut self, node: &Node, number: usize, stage: Stage) -> Option<(Rule, RulePlaces)> {
-        let mut keys = RULE_KEYS.to_vec();
-        keys.extend(MATCHES);
-        let fields = self.rule_fields(node, "a rule", &keys)?;
+        let (what, keys) = match stage {
+            Stage::Helper => ("a helper line", &HELPER_KEYS[..]),
+            Stage::Raw | Stage::Chain => ("a rule", &RULE_KEYS[..]),
+        };
+        let keys = [keys, &MATCHES].concat();
+        let fields = self.rule_fields(node, what, &keys)?;
         let start = fields
             .entries
             .first()
@@ -241,7 +201,34 @@ impl Checker<'_> {
         let comment = fields
             .get("comment")
             .and_then(|node| self.scalar(node, "`comment`"));
-        let matches = self.matches(&fields);
+        let (matches, action, log, mark) = match stage {
+            Stage::Helper => {
+                let (matches, action) = self.helper_line(&fields)?;
+                (matches, action, None, None)
+            }
+            Stage::Raw | Stage::Chain => self.rule_body(&fields, stage, &mut places)?,
+        };
+        let rule = Rule {
+            name,
+            comment: comment.map(str::to_owned),
+            matches,
+            action,
+            log,
+            mark,
+            line: self.sink.line(start),
+            hash: content_hash(node),
+        };
+        Some((rule, places))
+    }
+
+    /// Reads what a rule matches and does.
+    fn rule_body(
+        &mut self,
+        fields: &Fields<'_>,
+        stage: Stage,
+        places: &mut RulePlaces,
+    ) -> Option<(Matches, Action, Option<Log>, Option<MarkValue>)> {
+        let matches = self.matches(fields, None);
         let log = fields.get("log").and_then(|node| self.log(node));
         let mark = fields.get("mark").and_then(|node| self.set_mark(node));
         if stage == Stage::Raw {
@@ -261,19 +248,9 @@ impl Checker<'_> {
             }
         }
         let goes_on = log.is_some() || fields.key("mark").is_some();
-        let action = self.action(&fields, stage, &mut places, goes_on)?;
-        self.check_reject(&fields, &action, &matches);
-        let rule = Rule {
-            name,
-            comment: comment.map(str::to_owned),
-            matches,
-            action,
-            log,
-            mark,
-            line: self.sink.line(start),
-            hash: content_hash(node),
-        };
-        Some((rule, places))
+        let action = self.action(fields, stage, places, goes_on)?;
+        self.check_reject(fields, &action, &matches);
+        Some((matches, action, log, mark))
     }
 
     fn log(&mut self, node: &Node) -> Option<Log> {
@@ -374,6 +351,7 @@ impl Checker<'_> {
                 let known: &[&str] = match stage {
                     Stage::Raw => &["accept", "notrack"],
                     Stage::Chain => &["accept", "drop", "reject", "return"],
+                    Stage::Helper => &[],
                 };
                 self.unknown(node.place, "action", text, known.iter().copied());
                 return None;

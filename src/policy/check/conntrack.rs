@@ -39,6 +39,7 @@ impl Checker<'_> {
         let mut config = Config::default();
         let keys = &[
             "max",
+            "expect_max",
             "timeouts",
             "tcp",
             "checksum",
@@ -53,6 +54,12 @@ impl Checker<'_> {
             .and_then(|node| self.number(node, "max", 1, 1 << 28))
         {
             config.max = max as u32;
+        }
+        if let Some(max) = fields
+            .get("expect_max")
+            .and_then(|node| self.number(node, "expect_max", 1, 1 << 24))
+        {
+            config.expect_max = max as u32;
         }
         if let Some(node) = fields.get("timeouts") {
             self.timeouts(node, &mut config.timeouts);

@@ -12,7 +12,13 @@ use crate::policy::names::{self, names, parse_number};
 use crate::policy::yaml::Node;
 
 /// Keys of matches that only a packet with a flow can pass.
-pub(super) const OF_FLOWS: [&str; 4] = ["ct-direction", "ct-mark", "ct-status", "connlimit"];
+pub(super) const OF_FLOWS: [&str; 5] = [
+    "ct-direction",
+    "ct-mark",
+    "ct-status",
+    "ct-helper",
+    "connlimit",
+];
 
 /// Words of `ct-status`.
 const STATUS: [(&str, u8); 4] = [
@@ -98,9 +104,6 @@ impl Checker<'_> {
                 this.sink.error(node.place, message);
             } else if bit.is_none() {
                 this.unknown(node.place, "status", text, names(&STATUS));
-            } else if bit == Some(flow_status::EXPECTED) {
-                let message = "this version has no helpers: no flow is `expected`";
-                this.sink.warn(node.place, message);
             }
             bit
         })?;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::{Checker, Fields};
 use crate::conntrack::types::{Dir, proto};
-use crate::policy::model::{AddrMatch, Family, Matches};
+use crate::policy::model::{AddrMatch, Family, Matches, ProtoSet};
 use crate::policy::ranges::{AddrSet, U16Set};
 use crate::policy::yaml::{Kind, Node};
 
 /// Keys of a rule that are matches.
-pub(super) const MATCHES: [&str; 20] = [
+pub(super) const MATCHES: [&str; 22] = [
     "iif",
     "oif",
     "family",
@@ -30,6 +30,8 @@ pub(super) const MATCHES: [&str; 20] = [
     "vlan",
     "ct-mark",
     "ct-status",
+    "ct-helper",
+    "ct-zone",
     "limit",
     "connlimit",
 ];
@@ -44,8 +46,8 @@ pub(super) struct Values<'n> {
 }
 
 impl Checker<'_> {
-    /// Reads all matches among `fields`.
-    pub(super) fn matches(&mut self, fields: &Fields<'_>) -> Matches {
+    /// Reads all matches among `fields`. Without a `proto`, it is `implied`.
+    pub(super) fn matches(&mut self, fields: &Fields<'_>, implied: Option<ProtoSet>) -> Matches {
         let mut m = Matches {
             iif: fields
                 .get("iif")
@@ -63,7 +65,10 @@ impl Checker<'_> {
             daddr: fields
                 .get("daddr")
                 .and_then(|node| self.addrs(node, "daddr")),
-            proto: fields.get("proto").and_then(|node| self.protos(node)),
+            proto: match fields.get("proto") {
+                Some(node) => self.protos(node),
+                None => implied,
+            },
             sport: fields
                 .get("sport")
                 .and_then(|node| self.u16_set(node, "sport", "port")),
@@ -86,8 +91,14 @@ impl Checker<'_> {
             vlan: fields
                 .get("vlan")
                 .and_then(|node| self.u16_set(node, "vlan", "VLAN id")),
+            zone: fields
+                .get("ct-zone")
+                .and_then(|node| self.u16_set(node, "ct-zone", "zone")),
             mark: fields.get("ct-mark").and_then(|node| self.marks(node)),
             status: fields.get("ct-status").and_then(|node| self.statuses(node)),
+            helper: fields
+                .get("ct-helper")
+                .and_then(|node| self.helper_match(node)),
             limit: fields.get("limit").and_then(|node| self.limit(node)),
             connlimit: fields
                 .get("connlimit")

@@ -1,6 +1,8 @@
 //! Packets made by hand, through policies of a few lines: every match, every action, the ways
 //! through chains, and the counters behind them.
 
+mod helpers;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -8,8 +10,10 @@ use crate::base::hash::HashKey;
 use crate::base::tally::Tally;
 use crate::conntrack::entry::status;
 use crate::conntrack::shard::FlowView;
+use crate::policy::check::parse_with;
+use crate::policy::check::tests::KNOWN;
 use crate::policy::model::RejectWith;
-use crate::policy::{RuleInfo, compile, parse, restart_needed};
+use crate::policy::{RuleInfo, compile, restart_needed};
 use crate::wire::parsed::{Checksum, TcpHeader};
 
 /// A 60-byte IPv4 packet, 10.0.0.1 to 10.0.0.2.
@@ -106,7 +110,7 @@ fn policy(rest: &str) -> Compiled {
 }
 
 fn build(text: &str) -> Compiled {
-    let checked = parse("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
+    let checked = parse_with("test.yaml", text, &KNOWN).unwrap_or_else(|errors| panic!("{errors}"));
     compile(&checked.model, 1, 2)
 }
 
@@ -690,14 +694,19 @@ fn limits_come_last_and_are_shared() {
 
 /// A flow of the packets here, with what the tracker knows of it.
 fn flow(tally: &Tally, bits: u8, confirmed: bool, mark: u32) -> FlowFacts<'_> {
-    FlowFacts::new(FlowView {
+    FlowFacts::new(view(tally, bits, confirmed, mark))
+}
+
+fn view(tally: &Tally, bits: u8, confirmed: bool, mark: u32) -> FlowView<'_> {
+    FlowView {
         status: bits,
         confirmed,
         mark,
+        helper: None,
         original: udp(1, 2).addrs,
         zone: 0,
         tally,
-    })
+    }
 }
 
 fn tally() -> Tally {
@@ -735,20 +744,21 @@ fn marks_and_status_of_flows() {
         ("ct-mark: \"!2/0xf\"", false),
     ];
     cases(0, true, 0x12, &marks);
-    let words = ["seen-reply", "assured", "confirmed"];
+    let words = ["seen-reply", "assured", "confirmed", "expected"];
     for (bits, confirmed, is) in [
-        (0, false, [false, false, false]),
-        (0, true, [false, false, true]),
+        (status::HELPED, false, [false, false, false, false]),
+        (0, true, [false, false, true, false]),
         (
             status::SEEN_REPLY | status::ORIGINAL_IS_LO,
             true,
-            [true, false, true],
+            [true, false, true, false],
         ),
         (
             status::SEEN_REPLY | status::ASSURED,
             true,
-            [true, true, true],
+            [true, true, true, false],
         ),
+        (status::EXPECTED, false, [false, false, false, true]),
     ] {
         for (word, is) in words.into_iter().zip(is) {
             cases(bits, confirmed, 0, &[(&format!("ct-status: {word}"), is)]);
@@ -1075,7 +1085,7 @@ fn the_sample_decides_as_its_comments_say() {
 #[test]
 fn what_needs_a_restart_is_said() {
     let sample = include_str!("../../../tests/policies/sample.yaml");
-    let model = |text: &str| parse("test.yaml", text).unwrap().model;
+    let model = |text: &str| parse_with("test.yaml", text, &KNOWN).unwrap().model;
     let old = model(sample);
     assert_eq!(
         restart_needed(
@@ -1087,13 +1097,15 @@ fn what_needs_a_restart_is_said() {
     let new = sample
         .replace("workers: 2", "cores: [2, 4]")
         .replace("queues: 4", "queues: 2")
-        .replace("9477", "9478");
+        .replace("9477", "9478")
+        .replace("max: 262144", "expect_max: 9");
     assert_eq!(
         restart_needed(&old, &model(&new)),
         [
             "ports.wan.queues: 4 became 2",
             "system.workers: 2 workers became cores 2, 4",
             "system.metrics: 127.0.0.1:9477 became 127.0.0.1:9478",
+            "conntrack.expect_max: 65536 became 9",
         ]
     );
     let more = sample.replace("bridge:", "  dmz: { device: net_tap5 }\nbridge:");

@@ -8,7 +8,7 @@ use super::conntrack::{FlowLine, Show, program};
 use super::output::{Output, Result};
 use crate::conntrack::event::Kind;
 use crate::control::Client;
-use crate::control::protocol::{Change, EventRecord, Watched};
+use crate::control::protocol::{Change, EventRecord, Shown, Watched};
 use serde_json::json;
 use std::fmt;
 use std::net::Shutdown;
@@ -45,9 +45,13 @@ impl fmt::Display for EventLine<'_> {
                 ("[UPDATE]", Show::Event { state, mark })
             }
             Kind::Destroy => ("[DESTROY]", Show::End),
+            Kind::Expected | Kind::Unexpected => return Ok(()),
+        };
+        let Shown::Flow(flow) = &event.subject else {
+            return Ok(());
         };
         let line = FlowLine {
-            flow: &event.flow,
+            flow,
             extended: self.extended,
             show,
         };

@@ -8,7 +8,7 @@ use super::{check, conntrack, remote};
 use crate::conntrack::event::Kind;
 use crate::conntrack::record::{Carried, Counters, Detail, Endpoints, FlowRecord};
 use crate::conntrack::types::{SctpState, TcpState};
-use crate::control::protocol::{Change, EventRecord};
+use crate::control::protocol::{Change, EventRecord, Shown};
 use crate::control::testbed::{Bed, Folder, RULES, wait};
 use clap::{CommandFactory, Parser};
 use serde_json::Value;
@@ -32,6 +32,9 @@ fn flow(proto: u8, timeout: u32, src: &str, dst: &str, detail: Detail, back: Det
         sctp_state: None,
         seen_reply: false,
         assured: false,
+        expected: false,
+        helper: None,
+        master: None,
         counters: None,
         start_ms: None,
         stop_ms: None,
@@ -363,7 +366,7 @@ fn events_are_conntracks_byte_for_byte() {
             event: kind,
             time_us: 1_795_183_323_069_805,
             changed: changed.to_vec(),
-            flow,
+            subject: Shown::Flow(flow),
         };
         let print = |extended, timestamp| {
             EventLine {

@@ -82,7 +82,7 @@ impl Default for Timeouts {
 pub struct Config {
     /// Most flows that the box keeps, over all shards and both families.
     pub max: u32,
-    /// Most flows that helpers of the box expect at a time, over all shards.
+    /// Most flows that helpers of the box expect at a time (`nf_conntrack_expect_max`).
     pub expect_max: u32,
     /// Timeouts.
     pub timeouts: Timeouts,

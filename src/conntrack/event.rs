@@ -10,6 +10,8 @@
 //! packet that policy then drops does not wait for the next packet that passes.
 
 use super::entry::{Entry, status};
+use super::expect::Expectation;
+use super::kin::About;
 use super::record::{FlowRecord, Snapshot};
 use super::sctp;
 use super::tuple::Key;
@@ -34,11 +36,19 @@ pub enum Kind {
     Update = 2,
     /// It ended.
     Destroy = 4,
+    /// A helper expects a flow.
+    #[serde(rename = "expect-new")]
+    Expected = 8,
+    /// An expectation ended: fulfilled, expired or withdrawn.
+    #[serde(rename = "expect-destroy")]
+    Unexpected = 16,
 }
 
 impl Kind {
-    /// All kinds, as bits.
-    pub const ALL: u8 = 7;
+    /// All kinds about flows, as bits.
+    pub const FLOWS: u8 = 7;
+    /// All kinds about expectations, as bits.
+    pub const EXPECTATIONS: u8 = 24;
 
     /// This kind as a bit.
     pub const fn bit(self) -> u8 {
@@ -68,15 +78,33 @@ pub struct Event {
     pub changed: u8,
     /// When.
     pub at: Now,
-    /// The flow, as it was then.
-    pub flow: Snapshot,
+    /// The flow or expectation, as it was then.
+    pub subject: Subject,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject {
+    /// A flow.
+    Flow(Snapshot),
+    /// An expectation.
+    Expectation(Expectation),
 }
 
 impl Event {
-    /// The flow as it is shown; `epoch_ms` as in [`FlowRecord::dated`].
-    pub fn record(&self, epoch_ms: u64) -> FlowRecord {
-        let mut record = self.flow.record();
+    /// The flow that it is about, as it is shown, if it is about one.
+    pub fn flow(&self, epoch_ms: u64) -> Option<FlowRecord> {
+        match &self.subject {
+            Subject::Flow(flow) => Some(self.record(flow, epoch_ms)),
+            Subject::Expectation(_) => None,
+        }
+    }
+
+    /// `flow`, which it is about, as it is shown; `epoch_ms` as in [`FlowRecord::dated`].
+    pub fn record(&self, flow: &Snapshot, epoch_ms: u64) -> FlowRecord {
+        let mut record = flow.record();
         match self.kind {
+            Kind::Expected | Kind::Unexpected => {}
             // As ctnetlink: counters and dates only at the end.
             Kind::New | Kind::Update => {
                 record.counters = None;
@@ -185,26 +213,37 @@ impl Reporter {
 
     /// A packet of a known flow went by, before which the flow was `before`.
     #[cold]
-    pub fn updated<K: Key>(&self, before: Before, entry: &Entry<K>) {
+    pub fn updated<K: Key>(&self, before: Before, entry: &Entry<K>, about: impl Fn() -> About) {
         let now = Before::of(entry);
         let state = u8::from(now.state != before.state) * changed::STATE;
         let mark = u8::from(now.mark != before.mark) * changed::MARK;
         let bits = (now.status ^ before.status) & (changed::SEEN_REPLY | changed::ASSURED);
         let changed = state | mark | bits;
         if changed != 0 {
-            self.report(Kind::Update, changed, entry);
+            self.report(Kind::Update, changed, entry, about());
         }
     }
 
-    /// Reports `kind` of the flow in `entry`.
+    /// Reports `kind` of the flow in `entry`; `about` is what it has beside it.
     #[cold]
-    pub fn report<K: Key>(&self, kind: Kind, changed: u8, entry: &Entry<K>) {
+    pub fn report<K: Key>(&self, kind: Kind, changed: u8, entry: &Entry<K>, about: About) {
+        let flow = Snapshot::of(entry, self.now.ticks(), self.shard, about);
+        self.send(kind, changed, Subject::Flow(flow));
+    }
+
+    /// Reports `kind` of an expectation.
+    #[cold]
+    pub fn report_expectation(&self, kind: Kind, it: &Expectation) {
+        self.send(kind, 0, Subject::Expectation(*it));
+    }
+
+    fn send(&self, kind: Kind, changed: u8, subject: Subject) {
         let Some(queue) = &self.queue else { return };
         let event = Event {
             kind,
             changed,
             at: self.now,
-            flow: Snapshot::of(entry, self.now.ticks(), self.shard),
+            subject,
         };
         queue.made.add(1);
         if queue.ring.push(event).is_err() {

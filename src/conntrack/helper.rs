@@ -275,7 +275,7 @@ pub struct Heard {
     pub refused: [u16; Refusal::COUNT],
     /// Messages that it understood, whatever came of them.
     pub parsed: u16,
-    /// The control flow shall live at least this long from now on.
+    /// The control flow lives this long from now on (Linux: `nf_ct_refresh`).
     pub keep: Option<Span>,
     /// The packet must not pass.
     pub drop: bool,

@@ -15,10 +15,12 @@
 pub mod config;
 pub mod entry;
 pub mod event;
+pub mod expect;
 pub mod gre;
 pub mod helper;
 pub mod icmp;
 pub mod index;
+pub mod kin;
 pub mod ledger;
 pub mod limit;
 pub mod record;

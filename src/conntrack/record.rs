@@ -2,6 +2,9 @@
 //! request; the packet path never does.
 
 use super::entry::{Account, Entry, status};
+use super::expect::Expectation;
+use super::helper::Info;
+use super::kin::About;
 use super::sctp;
 use super::tuple::{AnyKey, Key, Tuple};
 use super::types::{SctpState, TcpState, proto};
@@ -9,6 +12,7 @@ use crate::base::time::{Now, Span, Ticks};
 use crate::wire::Addrs;
 use crate::wire::inner::Ports;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// One flow.
@@ -30,6 +34,15 @@ pub struct FlowRecord {
     pub seen_reply: bool,
     /// Kept under pressure.
     pub assured: bool,
+    /// A helper expected it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expected: bool,
+    /// The helper that listens to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helper: Option<Cow<'static, str>>,
+    /// The flow that announced it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<MasterRecord>,
     /// What each direction carried, if anything was counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counters>,
@@ -45,6 +58,25 @@ pub struct FlowRecord {
     pub zone: u16,
     /// The shard that owns it.
     pub shard: u16,
+}
+
+/// The flow that announced another, in its original direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterRecord {
+    /// Transport protocol number.
+    pub proto: u8,
+    /// Its ends.
+    #[serde(flatten)]
+    pub ends: Endpoints,
+}
+
+impl From<Tuple> for MasterRecord {
+    fn from(tuple: Tuple) -> Self {
+        Self {
+            proto: tuple.proto,
+            ends: tuple.into(),
+        }
+    }
 }
 
 /// Milliseconds since the epoch of the clock.
@@ -142,6 +174,71 @@ impl From<Tuple> for Endpoints {
     }
 }
 
+/// An expectation as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectRecord {
+    /// Transport protocol number.
+    pub proto: u8,
+    /// Who is expected, and where; what may be anything is zero, or the unspecified address.
+    pub expected: Endpoints,
+    /// From any address.
+    pub any_src: bool,
+    /// From any port.
+    pub any_sport: bool,
+    /// The flow that announced it.
+    pub master: MasterRecord,
+    /// Seconds until it ends, rounded down.
+    pub timeout: u32,
+    /// The helper that made it.
+    pub helper: Cow<'static, str>,
+    /// Its class: the number, and the name that the helper has for it.
+    pub class: u8,
+    /// The name of its class.
+    pub class_name: Cow<'static, str>,
+    /// It lasts until its time is over.
+    pub permanent: bool,
+    /// It does not count yet.
+    pub inactive: bool,
+    /// The mark that the flow will have.
+    pub mark: u32,
+    /// Zone.
+    pub zone: u16,
+    /// The shard that owns the flow that announced it.
+    pub shard: u16,
+}
+
+impl ExpectRecord {
+    /// Of `it` at `now`; `info` describes its helper.
+    pub fn new(it: &Expectation, info: Option<&'static Info>, now: Ticks) -> Self {
+        let class = info.and_then(|info| info.classes.get(usize::from(it.class)));
+        let expected = Tuple {
+            addrs: it.addrs,
+            proto: it.proto,
+            ports: Ports::Ports {
+                sport: it.sport.unwrap_or(0),
+                dport: it.dport,
+            },
+            zone: it.zone,
+        };
+        Self {
+            proto: it.proto,
+            expected: expected.into(),
+            any_src: it.any_src,
+            any_sport: it.sport.is_none(),
+            master: it.master.into(),
+            timeout: it.left(now).as_secs(),
+            helper: info.map_or("", |info| info.name).into(),
+            class: it.class,
+            class_name: class.map_or("", |class| class.name).into(),
+            permanent: it.permanent,
+            inactive: it.inactive,
+            mark: it.mark,
+            zone: it.zone,
+            shard: it.shard,
+        }
+    }
+}
+
 /// What is shown of an entry, copied at one moment: of a fixed size, so that a worker can hand it
 /// over.
 #[derive(Clone, Copy, Debug)]
@@ -155,11 +252,12 @@ pub struct Snapshot {
     sctp_state: Option<SctpState>,
     status: u8,
     shard: u16,
+    about: About,
 }
 
 impl Snapshot {
-    /// Of `entry` at `now`.
-    pub fn of<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16) -> Self {
+    /// Of `entry` at `now`; `about` is what it has beside it.
+    pub fn of<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16, about: About) -> Self {
         let Entry { key, core, rest } = entry;
         Self {
             key: (*key).into(),
@@ -171,6 +269,7 @@ impl Snapshot {
             sctp_state: (key.proto() == proto::SCTP).then(|| sctp::state(core)),
             status: core.status,
             shard,
+            about,
         }
     }
 
@@ -210,6 +309,9 @@ impl Snapshot {
             sctp_state: self.sctp_state,
             seen_reply: has(status::SEEN_REPLY),
             assured: has(status::ASSURED),
+            expected: has(status::EXPECTED),
+            helper: self.about.helper.map(Cow::Borrowed),
+            master: self.about.master.map(MasterRecord::from),
             counters: Counters::of(&self.account),
             start_ms: self.date.map(millis),
             stop_ms: None,
@@ -222,8 +324,8 @@ impl Snapshot {
 
 impl FlowRecord {
     /// The record of an entry at `now`: [`Snapshot::record`].
-    pub fn new<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16) -> Self {
-        Snapshot::of(entry, now, shard).record()
+    pub fn new<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16, about: About) -> Self {
+        Snapshot::of(entry, now, shard, about).record()
     }
 
     /// Dates it by the wall clock: the shard's clock began `epoch_ms` milliseconds after 1970.

@@ -15,8 +15,11 @@
 use super::config::Config;
 use super::entry::{Core, Entry, LastSegment, status};
 use super::event::{self, Before, Kind, Reporter};
+use super::expect::{Expectation, Expectations, Expecter};
 use super::gre;
+use super::helper::{Info, MAX_HELPERS, Refusal};
 use super::icmp::{self, Role};
+use super::kin::{self, Kins, Seed};
 use super::ledger::Ledger;
 use super::limit::{Budget, Purse};
 use super::sctp;
@@ -29,6 +32,7 @@ use crate::base::counter::Counter;
 use crate::base::hash::HashKey;
 use crate::base::time::{Now, Span, Ticks};
 use crate::wire::{self, L4, Parsed};
+use std::io;
 use std::sync::Arc;
 
 /// What the tracker counts (Linux: `/proc/net/stat/nf_conntrack`). One writer: the worker.
@@ -55,6 +59,27 @@ pub struct CtCounters {
     pub icmp_error: Counter,
     /// Flows in the table, TCP, UDP and the rest (a gauge).
     pub entries: [Counter; 3],
+    /// What each helper did; the index is that of its [`HelperId`](super::helper::HelperId).
+    pub helpers: [HelperCounters; MAX_HELPERS],
+}
+
+/// What is counted of one helper. One writer: the worker.
+#[derive(Debug, Default)]
+pub struct HelperCounters {
+    /// Flows that it was attached to.
+    pub attached: Counter,
+    /// Messages that it understood.
+    pub parsed: Counter,
+    /// Expectations that it made.
+    pub expected: Counter,
+    /// Expectations that a flow fulfilled. Counted by the worker that owns that flow.
+    pub used: Counter,
+    /// Expectations whose time was over.
+    pub expired: Counter,
+    /// Expectations that ended otherwise: with their master, replaced, or forgotten.
+    pub withdrawn: Counter,
+    /// What was refused, by [`Refusal`].
+    pub refused: [Counter; Refusal::COUNT],
 }
 
 /// An entry of a shard.
@@ -71,8 +96,21 @@ pub enum Flow {
     None,
     /// It belongs to this entry.
     Known(FlowRef),
+    /// It belongs to this entry, and a helper listens to it.
+    Helped(FlowRef),
     /// It starts a flow that is not in the table yet.
     Pending,
+}
+
+impl Flow {
+    /// The entry, if it is in the table.
+    #[inline]
+    pub const fn known(self) -> Option<FlowRef> {
+        match self {
+            Flow::Known(flow) | Flow::Helped(flow) => Some(flow),
+            Flow::None | Flow::Pending => None,
+        }
+    }
 }
 
 /// The judgement on a packet.
@@ -105,6 +143,8 @@ struct Pending {
     mark: u32,
     /// Bytes of its first packet, if they are to be counted.
     bytes: Option<u16>,
+    /// Its helper and its master, if its status says that it has any.
+    seed: Seed,
 }
 
 /// The flows of one worker.
@@ -115,6 +155,8 @@ pub struct Shard {
     v6: Table<KeyV6>,
     purse: Purse,
     ledger: Ledger,
+    kins: Kins,
+    expecter: Expecter,
     pending: Option<Pending>,
     /// Where the sweep under pressure goes on.
     swept: Cursor,
@@ -139,7 +181,8 @@ macro_rules! family {
 
 impl Shard {
     /// An empty shard of a box that has no other, for at most `limit` flows of both families
-    /// together.
+    /// together, without helpers.
+    #[allow(clippy::expect_used)] // at start, where memory that is not there ends the start
     pub fn new(
         id: u16,
         limit: u32,
@@ -148,14 +191,32 @@ impl Shard {
         counters: Arc<CtCounters>,
     ) -> Self {
         let budget = Arc::new(Budget::new(limit, 1));
-        Self::sharing(id, budget, secret, now, counters)
+        let ends = Self::expecters(&budget, 1, 1, &[]).expect("memory for expectations");
+        let expecter = ends.into_iter().next().expect("one end for one shard");
+        Self::sharing(id, budget, expecter, secret, now, counters)
     }
 
-    /// An empty shard that shares `budget` with others.
+    /// The table of expectations of a box whose `shards` shards share `budget`, and each shard's end
+    /// of it: at most `max` expectations by the helpers that `infos` describes.
+    ///
+    /// # Errors
+    /// If the memory is not to be had.
+    pub fn expecters(
+        budget: &Budget,
+        shards: usize,
+        max: u32,
+        infos: &'static [&'static Info],
+    ) -> io::Result<Vec<Expecter>> {
+        let lists = kin::room(budget.capacity());
+        Expectations::new(shards, max, lists, infos, HashKey::random())
+    }
+
+    /// An empty shard that shares `budget`, and what `expecter` is an end of, with others.
     #[allow(clippy::expect_used)] // at start, where memory that is not there ends the start
     pub fn sharing(
         id: u16,
         budget: Arc<Budget>,
+        expecter: Expecter,
         secret: HashKey,
         now: Ticks,
         counters: Arc<CtCounters>,
@@ -167,6 +228,8 @@ impl Shard {
             v6: Table::new(capacity, secret, now).expect("memory for the IPv6 flow table"),
             purse: Purse::new(budget),
             ledger: Ledger::new(capacity).expect("memory for the ledger of counts"),
+            kins: Kins::new(capacity, expecter.infos()).expect("memory for kin of flows"),
+            expecter,
             pending: None,
             swept: Cursor::default(),
             report: Reporter::default(),
@@ -193,6 +256,7 @@ impl Shard {
     #[inline]
     pub fn begin(&mut self, now: Now, wanted: u8) {
         self.report.begin(now, wanted);
+        self.expecter.begin();
     }
 
     /// Publishes how many flows there are, by protocol.
@@ -265,7 +329,8 @@ impl Shard {
         ) -> Option<Dir> {
             let entry = table.entry_if(prepared.candidate, key)?;
             let Entry { core, rest, .. } = entry;
-            if !core.has(status::SEEN_REPLY | status::ASSURED) || now.reached(core.deadline) {
+            const USUAL: u8 = status::SEEN_REPLY | status::ASSURED;
+            if core.status & (USUAL | status::HELPED) != USUAL || now.reached(core.deadline) {
                 return None;
             }
             let dir = core.direction(prepared.from_lo);
@@ -392,7 +457,8 @@ impl Shard {
             let dir = core.direction(prepared.from_lo);
             // No branch on the direction, which is as good as random.
             let answered = (dir == Dir::Reply) | core.has(status::SEEN_REPLY);
-            let state = if answered { CtState::Established } else { CtState::New };
+            let state = if answered { CtState::Established } else { unanswered(core.status) };
+            let helped = core.has(status::HELPED);
             let outcome = match parsed.l4 {
                 L4::Tcp(ref header) => {
                     let segment = tcp::segment(data, parsed, header);
@@ -406,7 +472,8 @@ impl Shard {
             if config.accounting && outcome.counts() {
                 rest.account[dir as usize].add(u32::from(parsed.ip_len()));
             }
-            let known = Tracked { state, dir: Some(dir), flow: Flow::Known(flow) };
+            let known = if helped { Flow::Helped(flow) } else { Flow::Known(flow) };
+            let known = Tracked { state, dir: Some(dir), flow: known };
             match outcome {
                 Outcome::Refresh(span) => table.refresh(flow.entry, now, span),
                 Outcome::Keep => {}
@@ -445,6 +512,13 @@ impl Shard {
         now: Ticks,
         config: &Config,
     ) -> Tracked {
+        // Before anything else is asked of the packet, as Linux (6.12 init_conntrack): one that is
+        // INVALID uses an expectation up too.
+        let awaited = if self.expecter.nothing_is_expected() {
+            None
+        } else {
+            self.awaited(prepared, now)
+        };
         let mut core = Core::new(prepared.from_lo);
         let mut last = tcp::no_segment();
         if config.timestamps {
@@ -474,17 +548,25 @@ impl Shard {
             _ => datagram(&mut core, parsed, now, now, config),
         };
         core.deadline = now.plus(span);
+        let mut mark = 0;
+        let mut seed = Seed::default();
+        if let Some(awaited) = awaited {
+            mark = awaited.mark;
+            seed = seed_of(&awaited);
+            core.status |= seed.status();
+        }
         self.counters.new.add(1);
         self.pending = Some(Pending {
             key: prepared.key,
             hash: prepared.hash,
             core,
             last,
-            mark: 0,
+            mark,
             bytes: config.accounting.then(|| parsed.ip_len()),
+            seed,
         });
         Tracked {
-            state: CtState::New,
+            state: unanswered(core.status),
             dir: Some(Dir::Original),
             flow: Flow::Pending,
         }
@@ -494,7 +576,11 @@ impl Shard {
     #[inline]
     pub fn tell_changes(&mut self) {
         if let Some((flow, before)) = self.before.take() {
-            family!(self, flow.v6, table => self.report.updated(before, table.entry(flow.entry)));
+            family!(self, flow.v6, table => {
+                let entry = table.entry(flow.entry);
+                let about = || self.kins.about(flow.v6, flow.entry, entry.core.status);
+                self.report.updated(before, entry, about);
+            });
         }
     }
 
@@ -538,6 +624,16 @@ impl Shard {
     }
 }
 
+/// What a packet of a flow is that no reply was seen of.
+#[inline]
+fn unanswered(status: u8) -> CtState {
+    if status & status::EXPECTED != 0 {
+        CtState::Related
+    } else {
+        CtState::New
+    }
+}
+
 /// Every protocol without a handshake.
 #[inline]
 fn datagram(core: &mut Core, parsed: &Parsed, created: Ticks, now: Ticks, config: &Config) -> Span {
@@ -552,6 +648,7 @@ fn datagram(core: &mut Core, parsed: &Parsed, created: Ticks, now: Ticks, config
 }
 
 mod asked;
+mod helped;
 mod life;
 mod listing;
 mod prepare;
@@ -559,6 +656,8 @@ mod prepare;
 mod tests;
 
 pub use asked::FlowView;
+pub use helped::Listening;
+use helped::seed_of;
 pub use listing::Cursor;
 pub use prepare::Prepared;
 use prepare::Subject;

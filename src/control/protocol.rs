@@ -4,7 +4,7 @@
 //! `{"done":true,"count":N}` or `{"error":"…"}`. A connection serves one request after another.
 
 use crate::conntrack::event::Kind;
-use crate::conntrack::record::FlowRecord;
+use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::types::proto;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -107,7 +107,7 @@ pub enum Watched {
     Lost(u64),
 }
 
-/// Something that happened to a flow.
+/// Something that happened to a flow, or to an expectation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {
     /// What.
@@ -117,8 +117,19 @@ pub struct EventRecord {
     /// What an update changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Change>,
-    /// The flow, as it was then.
-    pub flow: FlowRecord,
+    /// What it happened to, as it was then.
+    #[serde(flatten)]
+    pub subject: Shown,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shown {
+    /// A flow.
+    Flow(FlowRecord),
+    /// An expectation.
+    Expectation(ExpectRecord),
 }
 
 /// What an update changed.

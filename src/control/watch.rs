@@ -5,10 +5,13 @@
 //! nobody waits for a slow reader. Events that find its queue full are lost to it alone, counted, and
 //! told; those that a worker's queue had no room for are lost to all, and told to all.
 
-use super::protocol::{Change, EventRecord, Watch};
+use super::protocol::{Change, EventRecord, Shown, Watch};
 use crate::base::counter::Counter;
-use crate::conntrack::event::{Event, Kind, QUEUE, changed};
+use crate::conntrack::event::{Event, Kind, QUEUE, Subject, changed};
+use crate::conntrack::record::ExpectRecord;
 use crate::dataplane::shared::Shared;
+use crate::helpers;
+use crate::wire::Addrs;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -210,9 +213,12 @@ impl Hub {
 
 impl Watcher {
     fn wants(&self, event: &Event) -> bool {
-        let flow = &event.flow;
+        let (v6, proto) = match &event.subject {
+            Subject::Flow(flow) => (flow.is_v6(), flow.proto()),
+            Subject::Expectation(it) => (matches!(it.addrs, Addrs::V6 { .. }), it.proto),
+        };
         let kind = self.kinds & event.kind.bit() != 0;
-        kind && self.watch.filter.wants(flow.is_v6(), flow.proto())
+        kind && self.watch.filter.wants(v6, proto)
     }
 }
 
@@ -233,7 +239,13 @@ impl EventRecord {
             event: event.kind,
             time_us: epoch_ms * 1000 + event.at.nanos() / 1000,
             changed: changed.collect(),
-            flow: event.record(epoch_ms),
+            subject: match &event.subject {
+                Subject::Flow(flow) => Shown::Flow(event.record(flow, epoch_ms)),
+                Subject::Expectation(it) => {
+                    let info = helpers::INFOS.get(it.helper.index()).copied();
+                    Shown::Expectation(ExpectRecord::new(it, info, event.at.ticks()))
+                }
+            },
         }
     }
 }
@@ -242,7 +254,7 @@ impl Watch {
     /// The kinds as bits.
     fn bits(&self) -> u8 {
         match self.kinds.as_slice() {
-            [] => Kind::ALL,
+            [] => Kind::FLOWS,
             kinds => kinds.iter().fold(0, |all, kind| all | kind.bit()),
         }
     }

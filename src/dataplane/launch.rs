@@ -127,6 +127,7 @@ where
         }
     }
     let budget = Arc::new(Budget::new(policy.conntrack().max, workers as u32));
+    let expecters = Pipeline::expecters(&budget, workers, policy.conntrack().expect_max);
     let clock = Clock::start();
     let (domain, readers) = Domain::new(workers);
     let shared = Arc::new(Shared::new(Rcu::new(domain, policy), workers, clock));
@@ -139,8 +140,9 @@ where
         .into_iter()
         .zip(Rings::mesh(workers))
         .zip(readers)
+        .zip(expecters)
         .enumerate();
-    for (id, ((io, rings), reader)) in parts {
+    for (id, (((io, rings), reader), expecter)) in parts {
         let (mailbox, requests) = command::mailbox();
         commands.push(mailbox);
         let core = placement.cores.get(id).copied();
@@ -157,7 +159,7 @@ where
                 // On its own core, so that its memory is near.
                 let counters = all.workers[id].path.clone();
                 let defrag = Defrag::new(Limits::DEFAULT, HashKey::random(), counters.clone());
-                let mut pipeline = Pipeline::sharing(id, budget, buckets, now, counters);
+                let mut pipeline = Pipeline::sharing(id, budget, expecter, buckets, now, counters);
                 pipeline.shard_mut().populate();
                 let events = all.workers[id].events.clone();
                 pipeline.shard_mut().report_to(events);

@@ -9,6 +9,7 @@
 //!
 //! Pure: no clock, no I/O. A [`Pipeline`] and a [`defrag::Defrag`] belong to one worker.
 
+pub mod assist;
 pub mod counters;
 pub mod defrag;
 pub mod drop;

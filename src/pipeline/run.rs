@@ -1,13 +1,17 @@
 //! From a frame to its verdict.
 
+use super::assist::Talks;
 use super::{Counters, DropReason};
 use crate::base::hash::HashKey;
-use crate::base::time::Now;
+use crate::base::time::{Now, Ticks};
+use crate::conntrack::config::Config;
+use crate::conntrack::expect::Expecter;
 use crate::conntrack::icmp;
 use crate::conntrack::limit::Budget;
 use crate::conntrack::shard::{Flow, FlowRef, Prepared, Shard, Tracked};
 use crate::conntrack::table::InsertError;
-use crate::conntrack::types::{CtState, proto};
+use crate::conntrack::types::{CtState, Dir, proto};
+use crate::helpers;
 use crate::policy::{
     Compiled, Counted, Decision, Facts, FlowFacts, PortId, RawVerdict, RejectWith, RuleId, Verdict,
 };
@@ -110,10 +114,13 @@ pub struct Pipeline {
     counters: Arc<Counters>,
     /// What the flow that the last packet starts was added to.
     counted: Counted,
+    /// What helpers keep of the flows that they listen to.
+    talks: Talks,
 }
 
 impl Pipeline {
     /// The path of worker number `worker` of a box that has no other, for at most `limit` flows.
+    #[allow(clippy::expect_used)] // at start, where memory that is not there ends the start
     pub fn new(
         worker: usize,
         limit: u32,
@@ -122,24 +129,38 @@ impl Pipeline {
         counters: Arc<Counters>,
     ) -> Self {
         let budget = Arc::new(Budget::new(limit, 1));
-        Self::sharing(worker, budget, secret, now, counters)
+        let ends = Self::expecters(&budget, 1, Config::default().expect_max);
+        let expecter = ends.into_iter().next().expect("one end for one worker");
+        Self::sharing(worker, budget, expecter, secret, now, counters)
     }
 
-    /// The path of worker number `worker`, which shares `budget` with the others.
+    /// The table of expectations of a box whose `workers` workers share `budget`, and each worker's
+    /// end of it: at most `max` expectations.
+    #[allow(clippy::expect_used)] // at start, where memory that is not there ends the start
+    pub fn expecters(budget: &Budget, workers: usize, max: u32) -> Vec<Expecter> {
+        Shard::expecters(budget, workers, max, &helpers::INFOS).expect("memory for expectations")
+    }
+
+    /// The path of worker number `worker`, which shares `budget`, and what `expecter` is an end of,
+    /// with the others.
     pub fn sharing(
         worker: usize,
         budget: Arc<Budget>,
+        expecter: Expecter,
         secret: HashKey,
         now: Now,
         counters: Arc<Counters>,
     ) -> Self {
         let ct = counters.ct.clone();
-        let shard = Shard::sharing(worker as u16, budget, secret, now.ticks(), ct);
+        let talks = Talks::new(budget.capacity());
+        let id = worker as u16;
+        let shard = Shard::sharing(id, budget, expecter, secret, now.ticks(), ct);
         Self {
             worker,
             shard,
             counters,
             counted: Counted::new(),
+            talks,
         }
     }
 
@@ -292,6 +313,9 @@ impl Pipeline {
             .track(data, parsed, prepared, notrack, ticks, config);
         facts.state = tracked.state;
         facts.dir = tracked.dir;
+        if tracked.flow == Flow::Pending && policy.has_helpers() {
+            self.attach(policy, &facts);
+        }
         let decision = if policy.asks_of_flows() {
             self.forward_with_flow(policy, &facts, tracked.flow)
         } else {
@@ -311,6 +335,16 @@ impl Pipeline {
         };
         let disposition = match (disposition, tracked.flow) {
             (Disposition::Forward(_), Flow::Pending) => match self.shard.commit(ticks) {
+                Ok(flow) if self.shard.is_helped(flow) => {
+                    let passes = self.assist(flow, Dir::Original, data, parsed, ticks);
+                    tracked.flow = if passes {
+                        Flow::Helped(flow)
+                    } else {
+                        self.shard.revoke(flow);
+                        Flow::None
+                    };
+                    passed(passes, disposition)
+                }
                 Ok(flow) => {
                     tracked.flow = Flow::Known(flow);
                     disposition
@@ -318,8 +352,13 @@ impl Pipeline {
                 Err(InsertError::Full) => Disposition::Drop(DropReason::TableFull),
                 Err(InsertError::LongRun) => Disposition::Drop(DropReason::IndexFull),
             },
+            (Disposition::Forward(_), Flow::Helped(flow)) => {
+                let dir = tracked.dir.unwrap_or(Dir::Original);
+                passed(self.assist(flow, dir, data, parsed, ticks), disposition)
+            }
             // A RST is not answered (RFC 9293 3.5.2), so nothing is closed.
-            (Disposition::Reject(RejectWith::TcpReset), Flow::Known(flow)) if !matches!(parsed.l4, L4::Tcp(ref header) if header.flags & flags::RST != 0) =>
+            (Disposition::Reject(RejectWith::TcpReset), Flow::Known(flow) | Flow::Helped(flow))
+                if !matches!(parsed.l4, L4::Tcp(ref header) if header.flags & flags::RST != 0) =>
             {
                 self.shard.close(flow, ticks, config);
                 disposition
@@ -328,10 +367,7 @@ impl Pipeline {
         };
         self.shard.tell_changes();
         if !self.counted.is_empty() {
-            self.settle(match tracked.flow {
-                Flow::Known(flow) => Some(flow),
-                Flow::None | Flow::Pending => None,
-            });
+            self.settle(tracked.flow.known());
         }
         Outcome {
             disposition,
@@ -361,6 +397,28 @@ impl Pipeline {
         decision
     }
 
+    /// Lets the helper that policy names listen to the flow that the packet starts.
+    #[cold]
+    fn attach(&mut self, policy: &Compiled, facts: &Facts<'_>) {
+        if let Some((helper, permissions)) = policy.helper(self.worker, facts) {
+            self.shard.attach(helper, permissions);
+        }
+    }
+
+    /// Lets the helper of `flow` hear the packet; whether the packet may pass.
+    #[cold]
+    fn assist(
+        &mut self,
+        flow: FlowRef,
+        dir: Dir,
+        data: &[u8],
+        parsed: &Parsed,
+        now: Ticks,
+    ) -> bool {
+        self.talks
+            .hear(&mut self.shard, flow, dir, data, parsed, now)
+    }
+
     /// Lets the counts hold the flow that the packet started, or takes them back if it did not come
     /// into the table.
     #[cold]
@@ -373,6 +431,15 @@ impl Pipeline {
             }
         }
         self.counted.clear();
+    }
+}
+
+/// What becomes of a packet that policy lets pass, if a helper does, or does not.
+fn passed(passes: bool, disposition: Disposition) -> Disposition {
+    if passes {
+        disposition
+    } else {
+        Disposition::Drop(DropReason::Helper)
     }
 }
 

@@ -99,7 +99,7 @@ impl Path {
         let queue = Arc::<Queue>::default();
         let shard = self.pipeline.shard_mut();
         shard.report_to(queue.clone());
-        shard.begin(self.now, Kind::ALL);
+        shard.begin(self.now, Kind::FLOWS);
         queue
     }
 
@@ -291,7 +291,7 @@ fn a_flow_that_is_marked_as_it_begins_is_told_once() {
     let told = || -> Vec<(Kind, u8, u32)> {
         let events = std::iter::from_fn(|| queue.pop());
         let show = |event: crate::conntrack::event::Event| {
-            (event.kind, event.changed, event.record(0).mark)
+            (event.kind, event.changed, event.flow(0).unwrap().mark)
         };
         events.map(show).collect()
     };
@@ -315,7 +315,7 @@ fn a_reset_by_a_rule_is_told() {
     let told = || -> Vec<(Kind, Option<TcpState>)> {
         let events = std::iter::from_fn(|| queue.pop());
         events
-            .map(|event| (event.kind, event.record(0).tcp_state))
+            .map(|event| (event.kind, event.flow(0).unwrap().tcp_state))
             .collect()
     };
     path.send(LAN, &tcp(TALK, 1, 80, SYN, 100, 0));
@@ -440,13 +440,14 @@ fn events_tell_of_every_flow_from_its_beginning_to_its_end() {
         }
         path.pipeline.shard_mut().expire(path.now.ticks(), 8);
         while let Some(event) = queue.pop() {
-            let flow = event.record(0);
+            let flow = event.flow(0).unwrap();
             let key = format!("{} {:?}", flow.proto, flow.original);
             told[event.kind as usize / 2] += 1;
             let known = match event.kind {
                 Kind::New => there.insert(key.clone(), flow).is_none(),
                 Kind::Update => event.changed != 0 && there.insert(key.clone(), flow).is_some(),
                 Kind::Destroy => there.remove(&key).is_some(),
+                Kind::Expected | Kind::Unexpected => false,
             };
             assert!(known, "turn {turn}: {:?} of {key}", event.kind);
         }
@@ -748,10 +749,12 @@ fn workers_share_a_connlimit() {
     let budget = Arc::new(Budget::new(4096, 4));
     let now = Now::from_secs(1000);
     for _ in 0..5 {
-        let paths: Vec<_> = (0..4u16)
-            .map(|worker| {
-                let key = HashKey::from_seed(1);
-                Pipeline::sharing(worker.into(), budget.clone(), key, now, Arc::default())
+        let paths: Vec<_> = Pipeline::expecters(&budget, 4, 1)
+            .into_iter()
+            .enumerate()
+            .map(|(worker, expecter)| {
+                let (key, budget) = (HashKey::from_seed(1), budget.clone());
+                Pipeline::sharing(worker, budget, expecter, key, now, Arc::default())
             })
             .collect();
         let passed = std::thread::scope(|scope| {

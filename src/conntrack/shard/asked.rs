@@ -19,12 +19,12 @@ pub struct FlowView<'a> {
     pub confirmed: bool,
     /// Its mark.
     pub mark: u32,
-    /// The helper that listens to it.
-    pub helper: Option<HelperId>,
     /// Addresses of its original direction.
     pub original: Addrs,
     /// Its zone.
     pub zone: u16,
+    /// The helper that listens to it.
+    pub helper: Option<HelperId>,
     /// The box's counts of flows.
     pub tally: &'a Tally,
 }
@@ -36,12 +36,23 @@ impl Shard {
             let Entry { key, core, rest } = table.entry(entry);
             (key.lo_tuple(), core, rest.mark)
         }
+        let mut helper = None;
         let (lo, core, mark) = match flow {
             Flow::None => return None,
-            Flow::Known(FlowRef { v6: false, entry }) => known(&self.v4, entry),
-            Flow::Known(FlowRef { v6: true, entry }) => known(&self.v6, entry),
+            Flow::Known(flow) | Flow::Helped(flow) => {
+                let FlowRef { v6, entry } = flow;
+                if self.core(flow).has(status::HELPED) {
+                    helper = self.kins.helper(v6, entry).map(|(id, _)| id);
+                }
+                if v6 {
+                    known(&self.v6, entry)
+                } else {
+                    known(&self.v4, entry)
+                }
+            }
             Flow::Pending => {
                 let pending = self.pending.as_ref()?;
+                helper = pending.seed.helper.map(|(id, _)| id);
                 let lo = match &pending.key {
                     AnyKey::V4(key) => key.lo_tuple(),
                     AnyKey::V6(key) => key.lo_tuple(),
@@ -58,9 +69,9 @@ impl Shard {
             status: core.status,
             confirmed: flow != Flow::Pending,
             mark,
-            helper: None,
             original,
             zone: lo.zone,
+            helper,
             tally: self.tally(),
         })
     }
@@ -69,12 +80,15 @@ impl Shard {
     pub fn set_mark(&mut self, flow: Flow, mark: u32) {
         match flow {
             Flow::None => {}
-            Flow::Known(flow) => family!(self, flow.v6, table => {
+            Flow::Known(flow) | Flow::Helped(flow) => family!(self, flow.v6, table => {
                 let entry = table.entry_mut(flow.entry);
                 if self.before.is_none() && self.report.wants(Kind::Update) {
                     self.before = Some((flow, Before::of(entry)));
                 }
                 entry.rest.mark = mark;
+                if entry.core.has(status::HELPED) {
+                    self.mark_expectations(flow, mark);
+                }
             }),
             Flow::Pending => {
                 if let Some(pending) = &mut self.pending {

@@ -2,6 +2,7 @@
 //! their time, by a packet, by the control side, or because something else is worth more.
 
 use super::*;
+use crate::base::tally::Tally;
 use crate::conntrack::limit::Worth;
 use crate::conntrack::{entry::Entry, limit};
 
@@ -40,6 +41,7 @@ impl Shard {
             last,
             mark,
             bytes,
+            seed,
         } = pending;
         let v6 = matches!(key, AnyKey::V6(_));
         let added = match *key {
@@ -57,8 +59,15 @@ impl Shard {
                 rest.account[0].add(u32::from(bytes));
             }
         });
+        let status = core.status;
+        if status & (status::HELPED | status::EXPECTED) != 0 {
+            self.join(flow, seed);
+        }
         if self.report.wants(Kind::New) {
-            family!(self, v6, table => self.report.report(Kind::New, 0, table.entry(flow.entry)));
+            let about = self.kins.about(v6, flow.entry, status);
+            family!(self, v6, table => {
+                self.report.report(Kind::New, 0, table.entry(flow.entry), about);
+            });
         }
         Ok(flow)
     }
@@ -83,11 +92,15 @@ impl Shard {
 
     pub(super) fn end(&mut self, flow: FlowRef) {
         family!(self, flow.v6, table => {
-            let entry = table.entry(flow.entry);
-            let tally = self.purse.budget().tally();
-            let counted = entry.rest.links.counted;
-            self.ledger.end(flow.v6, flow.entry, counted, tally);
-            ending(&self.report, entry);
+            let ties = &mut Ties {
+                ledger: &mut self.ledger,
+                tally: self.purse.budget().tally(),
+                kins: &mut self.kins,
+                expecter: &mut self.expecter,
+                report: &self.report,
+                counters: &self.counters,
+            };
+            ties.end(flow.v6, flow.entry, table.entry(flow.entry));
             table.remove(flow.entry);
         });
         self.purse.put();
@@ -97,15 +110,21 @@ impl Shard {
     /// Ends flows whose time is over, looking at about `budget` entries at most; and while the box
     /// is too full, flows that are worth little, looking at as many again.
     pub fn expire(&mut self, now: Ticks, budget: usize) {
-        let (ledger, tally) = (&mut self.ledger, self.purse.budget().tally());
-        let report = &self.report;
-        let ended = self.v4.expire(now, budget, |at, entry| {
-            ledger.end(false, at, entry.rest.links.counted, tally);
-            ending(report, entry);
-        }) + self.v6.expire(now, budget, |at, entry| {
-            ledger.end(true, at, entry.rest.links.counted, tally);
-            ending(report, entry);
-        });
+        let ties = &mut Ties {
+            ledger: &mut self.ledger,
+            tally: self.purse.budget().tally(),
+            kins: &mut self.kins,
+            expecter: &mut self.expecter,
+            report: &self.report,
+            counters: &self.counters,
+        };
+        let ended = self
+            .v4
+            .expire(now, budget, |at, entry| ties.end(false, at, entry))
+            + self
+                .v6
+                .expire(now, budget, |at, entry| ties.end(true, at, entry));
+        self.sweep_expectations(now, budget);
         for _ in 0..ended {
             self.purse.put();
         }
@@ -144,10 +163,39 @@ impl Shard {
     }
 }
 
-/// Every flow that ends passes here, before its entry goes.
-#[inline]
-fn ending<K: Key>(report: &Reporter, entry: &Entry<K>) {
-    if report.wants(Kind::Destroy) {
-        report.report(Kind::Destroy, 0, entry);
+/// What else a flow is tied to.
+struct Ties<'a> {
+    ledger: &'a mut Ledger,
+    tally: &'a Tally,
+    kins: &'a mut Kins,
+    expecter: &'a mut Expecter,
+    report: &'a Reporter,
+    counters: &'a CtCounters,
+}
+
+impl Ties<'_> {
+    /// Every flow that ends passes here, before its entry goes.
+    #[inline]
+    fn end<K: Key>(&mut self, v6: bool, at: u32, entry: &Entry<K>) {
+        self.ledger
+            .end(v6, at, entry.rest.links.counted, self.tally);
+        let status = entry.core.status;
+        if self.report.wants(Kind::Destroy) {
+            let about = self.kins.about(v6, at, status);
+            self.report.report(Kind::Destroy, 0, entry, about);
+        }
+        if status & (status::HELPED | status::EXPECTED) != 0 {
+            self.part(v6, at);
+        }
+    }
+
+    /// The flow's expectations end with it.
+    #[cold]
+    fn part(&mut self, v6: bool, at: u32) {
+        if let Some(list) = self.kins.leave(v6, at) {
+            let (report, counters) = (self.report, self.counters);
+            self.expecter
+                .close(list, |it, end| helped::ended(report, counters, it, end));
+        }
     }
 }

@@ -1,20 +1,17 @@
 //! The shard's flows one after the other, for whoever lists or flushes them, in bounded pieces.
 
-use super::{FlowRef, Shard, Table};
+use super::{FlowRef, Shard};
 use crate::base::time::Ticks;
 use crate::conntrack::record::FlowRecord;
-use crate::conntrack::tuple::Key;
 
 impl Shard {
     /// The flow as it is shown.
     pub fn record(&self, flow: FlowRef, now: Ticks) -> FlowRecord {
-        fn of<K: Key>(table: &Table<K>, entry: u32, now: Ticks, id: u16) -> FlowRecord {
-            FlowRecord::new(table.entry(entry), now, id)
-        }
+        let about = self.kins.about(flow.v6, flow.entry, self.core(flow).status);
         if flow.v6 {
-            of(&self.v6, flow.entry, now, self.id)
+            FlowRecord::new(self.v6.entry(flow.entry), now, self.id, about)
         } else {
-            of(&self.v4, flow.entry, now, self.id)
+            FlowRecord::new(self.v4.entry(flow.entry), now, self.id, about)
         }
     }
 

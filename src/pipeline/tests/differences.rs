@@ -228,7 +228,7 @@ fn what_a_dropped_packet_changed_is_told_at_once() {
         let queue = Arc::<Queue>::default();
         let shard = path.pipeline.shard_mut();
         shard.report_to(queue.clone());
-        shard.begin(path.now, Kind::ALL);
+        shard.begin(path.now, Kind::FLOWS);
         let told = || -> Vec<_> {
             let events = std::iter::from_fn(|| queue.pop());
             events.map(|event| (event.kind, event.changed)).collect()

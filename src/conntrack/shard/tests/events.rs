@@ -7,7 +7,7 @@ fn watched() -> (Bench, Arc<Queue>) {
     let mut bench = Bench::new();
     let queue = Arc::<Queue>::default();
     bench.shard.report_to(queue.clone());
-    bench.shard.begin(Now::of_turn(0, bench.now), Kind::ALL);
+    bench.shard.begin(Now::of_turn(0, bench.now), Kind::FLOWS);
     (bench, queue)
 }
 
@@ -20,7 +20,7 @@ impl Bench {
 /// What happened: the kind, what changed, the TCP state.
 fn told(queue: &Queue) -> Vec<(Kind, u8, Option<TcpState>)> {
     let events = std::iter::from_fn(|| queue.pop());
-    let show = |event: Event| (event.kind, event.changed, event.record(0).tcp_state);
+    let show = |event: Event| (event.kind, event.changed, event.flow(0).unwrap().tcp_state);
     events.map(show).collect()
 }
 

@@ -137,8 +137,9 @@ fn a_table_of_what_stays_is_swept_once_a_call() {
 fn sharing(budget: &Arc<Budget>) -> Bench {
     let (counters, now) = (Arc::<CtCounters>::default(), Ticks(5));
     let key = HashKey::from_seed(1);
+    let expecter = Shard::expecters(budget, 1, 1, &[]).unwrap().remove(0);
     Bench {
-        shard: Shard::sharing(0, budget.clone(), key, now, counters.clone()),
+        shard: Shard::sharing(0, budget.clone(), expecter, key, now, counters.clone()),
         config: Config::default(),
         now,
         counters,

@@ -103,10 +103,15 @@ pub(super) fn write(expectation: &Expectation) -> [u64; WORDS] {
     ]
 }
 
-/// What [`write`] wrote; `None` for a note that was never written.
+/// What is on a note; `None` if it was never written.
 #[inline]
 pub(super) fn read(note: &Note<WORDS>) -> Option<Expectation> {
-    let words = note.words();
+    decode(note.words())
+}
+
+/// What [`write`] made words of.
+#[inline]
+pub(super) fn decode(words: [u64; WORDS]) -> Option<Expectation> {
     let [a, b, c, d, what, who, life, e, f, g, h, proto] = words;
     let has = |bit| what & bit != 0;
     let zone = (what >> 16) as u16;

@@ -9,6 +9,9 @@
 //! Life-cycle: a [`Talk`] begins when a helper is attached to a flow and is forgotten with it.
 //! Concurrency: it belongs to the worker that owns the flow.
 
+#[cfg(test)]
+mod dialogue;
+pub mod ftp;
 pub mod stream;
 
 use crate::conntrack::helper::{Context, Heard, HelperId, Info, MAX_HELPERS};
@@ -16,7 +19,10 @@ use stream::Stream;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Every helper; the index is its [`HelperId`].
-pub static ALL: [&Helper; 0] = [];
+#[rustfmt::skip] // One a line.
+pub static ALL: [&Helper; 1] = [
+    &ftp::FTP,
+];
 
 /// What the tracker knows of [`ALL`].
 pub static INFOS: [&Info; ALL.len()] = {

@@ -12,6 +12,7 @@
 #[cfg(test)]
 mod dialogue;
 pub mod ftp;
+pub mod irc;
 pub mod stream;
 
 use crate::conntrack::helper::{Context, Heard, HelperId, Info, MAX_HELPERS};
@@ -20,8 +21,9 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Every helper; the index is its [`HelperId`].
 #[rustfmt::skip] // One a line.
-pub static ALL: [&Helper; 1] = [
+pub static ALL: [&Helper; 2] = [
     &ftp::FTP,
+    &irc::IRC,
 ];
 
 /// What the tracker knows of [`ALL`].

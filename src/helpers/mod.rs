@@ -14,6 +14,7 @@ mod dialogue;
 pub mod ftp;
 pub mod irc;
 pub mod stream;
+pub mod tftp;
 
 use crate::conntrack::helper::{Context, Heard, HelperId, Info, MAX_HELPERS};
 use stream::Stream;
@@ -21,9 +22,10 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Every helper; the index is its [`HelperId`].
 #[rustfmt::skip] // One a line.
-pub static ALL: [&Helper; 2] = [
+pub static ALL: [&Helper; 3] = [
     &ftp::FTP,
     &irc::IRC,
+    &tftp::TFTP,
 ];
 
 /// What the tracker knows of [`ALL`].

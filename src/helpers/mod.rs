@@ -13,6 +13,7 @@
 mod dialogue;
 pub mod ftp;
 pub mod irc;
+pub mod amanda;
 pub mod stream;
 pub mod tftp;
 
@@ -22,10 +23,11 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Every helper; the index is its [`HelperId`].
 #[rustfmt::skip] // One a line.
-pub static ALL: [&Helper; 3] = [
+pub static ALL: [&Helper; 4] = [
     &ftp::FTP,
     &irc::IRC,
     &tftp::TFTP,
+    &amanda::AMANDA,
 ];
 
 /// What the tracker knows of [`ALL`].

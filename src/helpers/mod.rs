@@ -9,11 +9,11 @@
 //! Life-cycle: a [`Talk`] begins when a helper is attached to a flow and is forgotten with it.
 //! Concurrency: it belongs to the worker that owns the flow.
 
+pub mod amanda;
 #[cfg(test)]
 mod dialogue;
 pub mod ftp;
 pub mod irc;
-pub mod amanda;
 pub mod stream;
 pub mod tftp;
 
@@ -23,7 +23,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Every helper; the index is its [`HelperId`].
 #[rustfmt::skip] // One a line.
-pub static ALL: [&Helper; 4] = [
+pub static ALL: &[&Helper] = &[
     &ftp::FTP,
     &irc::IRC,
     &tftp::TFTP,

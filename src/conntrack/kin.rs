@@ -19,8 +19,8 @@ use zerocopy::FromZeros;
 pub struct Seed {
     /// The helper that listens to it, and what it may do.
     pub helper: Option<(HelperId, Permissions)>,
-    /// The flow that announced it, in its original direction.
-    pub master: Option<Tuple>,
+    /// The flow that announced it, in its original direction, and the helper of that.
+    pub master: Option<(Tuple, HelperId)>,
 }
 
 impl Seed {
@@ -68,7 +68,9 @@ struct Kin {
     flags: u8,
     /// Nothing was heard yet.
     fresh: u8,
-    reserved: u16,
+    /// Number of the helper that expected it, or 0.
+    expecter: u8,
+    reserved: u8,
     /// The next free one, as number + 1.
     next: u32,
 }
@@ -148,6 +150,11 @@ impl Kins {
         self.kin(v6, entry)?.helper()
     }
 
+    /// The helper that expected `entry`.
+    pub fn expecter(&self, v6: bool, entry: u32) -> Option<HelperId> {
+        HelperId::of_number(self.kin(v6, entry)?.expecter)
+    }
+
     /// Whether this is the first time that anybody asks about number `number`.
     pub fn is_fresh(&mut self, number: u32) -> bool {
         let kin = self.kins.get_mut(number as usize);
@@ -182,7 +189,8 @@ impl Kin {
             kin.flags |= u8::from(permissions.loose) * LOOSE;
             kin.flags |= u8::from(permissions.low_ports) * LOW_PORTS;
         }
-        if let Some(master) = seed.master {
+        if let Some((master, expecter)) = seed.master {
+            kin.expecter = expecter.number();
             let halves = |addr: u128| [(addr >> 64) as u64, addr as u64];
             kin.flags |= MASTER;
             kin.master = match master.addrs {
@@ -267,11 +275,16 @@ mod tests {
             src: u128::MAX - 5,
             dst: 1 << 100,
         });
+        let ftp = HelperId::new(3).unwrap();
         for (master, is_v6) in [(None, false), (Some(v4), false), (Some(v6), true)] {
-            let seed = Seed { helper, master };
+            let seed = Seed {
+                helper,
+                master: master.map(|master| (master, ftp)),
+            };
             assert_eq!(kins.enter(is_v6, 3, &seed), Some(0));
             assert_eq!(kins.helper(is_v6, 3), helper);
             assert_eq!(kins.about(is_v6, 3, seed.status()).master, master);
+            assert_eq!(kins.expecter(is_v6, 3), master.map(|_| ftp));
             assert_eq!(kins.about(is_v6, 3, 0), About::default());
             assert!(kins.is_fresh(0) && !kins.is_fresh(0));
             assert_eq!(kins.leave(is_v6, 3), Some(0));

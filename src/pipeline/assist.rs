@@ -2,8 +2,8 @@
 //!
 //! Runs after policy has let a packet of a flow with a helper pass, and before it leaves, as in
 //! Linux (6.12 nf_confirm): so what a packet announces is expected before anybody can answer it.
-//! Everything that a packet asks for is carried out, or nothing and it is dropped; then its sender
-//! tries again, and it is heard again.
+//! Where that cannot be, the packet is dropped and what was heard is forgotten; its sender tries
+//! again, and it is heard again.
 //!
 //! Life-cycle and concurrency: a [`Talks`] belongs to one worker's pipeline.
 
@@ -63,7 +63,7 @@ impl Talks {
         if listening.fresh {
             talk.zero();
         }
-        let before = place.is_some().then(|| talk.clone());
+        let before = talk.clone();
         let mut heard = Heard::default();
         talk.listen(helper, &listening.context, payload, place, &mut heard);
         let mut passes = !heard.drop;
@@ -73,7 +73,7 @@ impl Talks {
                 shard.keep(flow, now, span);
             }
         }
-        if !passes && let Some(before) = before {
+        if !passes {
             *talk = before;
         }
         count(shard.helper_counters(listening.helper), &heard);

@@ -1,6 +1,7 @@
 //! Frames through the whole path: what policy asks of flows and does to them.
 
 mod differences;
+mod helpers;
 
 use super::{Counters, Disposition, Outcome, Pipeline, Slot};
 use crate::base::hash::HashKey;
@@ -35,9 +36,11 @@ impl Path {
     fn new(text: &str) -> Self {
         let policy = policy(text);
         let now = Now::from_secs(1000);
-        let limit = policy.conntrack().max;
-        let counters = Arc::<Counters>::default();
-        let pipeline = Pipeline::new(0, limit, HashKey::from_seed(1), now, counters);
+        let config = policy.conntrack();
+        let budget = Arc::new(Budget::new(config.max, 1));
+        let expecter = Pipeline::expecters(&budget, 1, config.expect_max).remove(0);
+        let (key, counters) = (HashKey::from_seed(1), Arc::<Counters>::default());
+        let pipeline = Pipeline::sharing(0, budget, expecter, key, now, counters);
         Self {
             pipeline,
             policy,

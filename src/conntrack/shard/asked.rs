@@ -23,7 +23,7 @@ pub struct FlowView<'a> {
     pub original: Addrs,
     /// Its zone.
     pub zone: u16,
-    /// The helper that listens to it.
+    /// The helper that expected it (nftables' `ct helper`).
     pub helper: Option<HelperId>,
     /// The box's counts of flows.
     pub tally: &'a Tally,
@@ -41,8 +41,8 @@ impl Shard {
             Flow::None => return None,
             Flow::Known(flow) | Flow::Helped(flow) => {
                 let FlowRef { v6, entry } = flow;
-                if self.core(flow).has(status::HELPED) {
-                    helper = self.kins.helper(v6, entry).map(|(id, _)| id);
+                if self.core(flow).has(status::EXPECTED) {
+                    helper = self.kins.expecter(v6, entry);
                 }
                 if v6 {
                     known(&self.v6, entry)
@@ -52,7 +52,7 @@ impl Shard {
             }
             Flow::Pending => {
                 let pending = self.pending.as_ref()?;
-                helper = pending.seed.helper.map(|(id, _)| id);
+                helper = pending.seed.master.map(|(_, id)| id);
                 let lo = match &pending.key {
                     AnyKey::V4(key) => key.lo_tuple(),
                     AnyKey::V6(key) => key.lo_tuple(),

@@ -29,7 +29,7 @@ pub(super) fn seed_of(expectation: &Expectation) -> Seed {
     let helper = (expectation.helper, Permissions::default());
     Seed {
         helper: expectation.inherit.then_some(helper),
-        master: Some(expectation.master),
+        master: Some((expectation.master, expectation.helper)),
     }
 }
 

@@ -1,0 +1,515 @@
+//! Control flows that helpers listen to, and the flows that they announce, through the whole path.
+
+use super::*;
+use crate::conntrack::helper::{HelperId, Refusal};
+use crate::conntrack::shard::HelperCounters;
+use crate::helpers::ALL;
+use crate::pipeline::DropReason;
+
+/// FTP and TFTP are listened to; what is not a control flow must be known or expected.
+const RULES: &str = "version: 1
+ports: { lan: { device: d0 }, wan: { device: d1 } }
+bridge: [[lan, wan]]
+helpers:
+  - { helper: ftp, proto: tcp, dport: [21, 2121] }
+  - { helper: tftp, proto: udp, dport: 69 }
+chains:
+  forward:
+    rules:
+      - { name: known, ct: [established, related], action: accept }
+      - { name: control, iif: lan, proto: [tcp, udp], dport: [21, 69, 2121], ct: new, action: accept }
+";
+
+/// A control connection from 10.0.0.1.
+struct Control {
+    sport: u16,
+    dport: u16,
+    next: [u32; 2],
+}
+
+const CLIENT: usize = 0;
+const SERVER: usize = 1;
+
+impl Control {
+    /// Opens it, and lets both say something that means nothing.
+    fn open(path: &mut Path, sport: u16) -> Self {
+        let mut control = Self {
+            sport,
+            dport: 21,
+            next: [1000, 5000],
+        };
+        control.handshake(path);
+        assert!(control.say(path, SERVER, "220 ready\r\n"));
+        assert!(control.say(path, CLIENT, "USER anonymous\r\n"));
+        control
+    }
+
+    fn handshake(&mut self, path: &mut Path) {
+        assert!(self.segment(path, CLIENT, SYN, 1000, ""));
+        assert!(self.segment(path, SERVER, SYN | ACK, 5000, ""));
+        self.next = [1001, 5001];
+        assert!(self.segment(path, CLIENT, ACK, 1001, ""));
+    }
+
+    /// Whether the next words of `who` pass.
+    fn say(&mut self, path: &mut Path, who: usize, what: &str) -> bool {
+        let seq = self.next[who];
+        self.next[who] += what.len() as u32;
+        self.segment(path, who, ACK, seq, what)
+    }
+
+    fn segment(&self, path: &mut Path, who: usize, flags: u8, seq: u32, what: &str) -> bool {
+        let (addrs, sport, dport, iif) = match who {
+            CLIENT => (TALK, self.sport, self.dport, LAN),
+            _ => (TALK.flip(), self.dport, self.sport, WAN),
+        };
+        let ack = match flags {
+            SYN => 0,
+            _ if flags == SYN | ACK => 1001,
+            _ => self.next[1 - who],
+        };
+        let segment = Segment::Tcp {
+            sport,
+            dport,
+            seq,
+            ack,
+            flags,
+            window: 60_000,
+            options: &[],
+        };
+        path.passes(iif, &frame(addrs, segment, what.as_bytes()))
+    }
+
+    /// Ends it.
+    fn reset(&self, path: &mut Path) {
+        assert!(self.segment(path, CLIENT, RST, self.next[CLIENT], ""));
+        path.wait(11);
+    }
+}
+
+/// A PORT command for 10.0.0.1 and `port`.
+fn port(port: u16) -> String {
+    let [high, low] = port.to_be_bytes();
+    format!("PORT 10,0,0,1,{high},{low}\r\n")
+}
+
+/// What the server's first segment to the client's `port` is.
+fn data(path: &mut Path, port: u16) -> Option<CtState> {
+    let syn = tcp(TALK.flip(), 20, port, SYN, 1, 0);
+    path.send(WAN, &syn).tracked.map(|tracked| tracked.state)
+}
+
+const NEW: Option<CtState> = Some(CtState::New);
+const RELATED: Option<CtState> = Some(CtState::Related);
+
+fn of<'a>(path: &'a Path, name: &str) -> &'a HelperCounters {
+    let at = ALL.iter().position(|helper| helper.info.name == name);
+    let id = HelperId::new(at.unwrap()).unwrap();
+    &path.pipeline.counters().ct.helpers[id.index()]
+}
+
+fn refused(path: &Path, name: &str, why: Refusal) -> u64 {
+    of(path, name).refused[why as usize].get()
+}
+
+#[test]
+fn data_is_related_from_its_first_packet_on() {
+    let mut path = Path::new(RULES);
+    let mut control = Control::open(&mut path, 3000);
+    assert_eq!(data(&mut path, 4000), NEW);
+    assert!(control.say(&mut path, CLIENT, &port(4000)));
+    assert_eq!(path.pipeline.shard().expected(), 1);
+    assert_eq!(data(&mut path, 4001), NEW);
+    assert_eq!(data(&mut path, 4000), RELATED);
+    assert_eq!(path.pipeline.shard().expected(), 0);
+    // Until a reply comes every packet of it is RELATED, and then none is.
+    assert_eq!(data(&mut path, 4000), RELATED);
+    let back = tcp(TALK, 4000, 20, SYN | ACK, 100, 2);
+    let state = |path: &mut Path, port, frame: &[u8]| path.send(port, frame).tracked.unwrap().state;
+    assert_eq!(state(&mut path, LAN, &back), CtState::Established);
+    let third = tcp(TALK.flip(), 20, 4000, ACK, 2, 101);
+    assert_eq!(state(&mut path, WAN, &third), CtState::Established);
+    let flows = path.flows();
+    let shown: Vec<_> = flows
+        .iter()
+        .map(|flow| (flow.helper.as_deref(), flow.expected, flow.master.is_some()))
+        .collect();
+    assert_eq!(shown, [(Some("ftp"), false, false), (None, true, true)]);
+    assert_eq!(flows[1].master.unwrap().ends, flows[0].original);
+    let counters = of(&path, "ftp");
+    let counts = [
+        &counters.attached,
+        &counters.parsed,
+        &counters.expected,
+        &counters.used,
+        &counters.withdrawn,
+    ];
+    assert_eq!(counts.map(|counter| counter.get()), [1, 1, 1, 1, 0]);
+}
+
+#[test]
+fn a_second_flow_is_not_expected() {
+    let mut path = Path::new(RULES);
+    let mut control = Control::open(&mut path, 3000);
+    control.say(&mut path, CLIENT, &port(4000));
+    assert_eq!(data(&mut path, 4000), RELATED);
+    let again = tcp(TALK.flip(), 21_000, 4000, SYN, 1, 0);
+    assert_eq!(path.send(WAN, &again).tracked.unwrap().state, CtState::New);
+}
+
+#[test]
+fn nothing_is_expected_without_a_line_that_says_so() {
+    for (why, text) in [
+        ("no lines", RULES.replace("helper: ftp", "helper: irc")),
+        ("another port", RULES.replace("dport: [21, 2121] }", "dport: 22 }")),
+        (
+            "an untracked control flow",
+            RULES.replace("helpers:", "raw: [{ proto: tcp, dport: 21, action: notrack }, { proto: tcp, sport: 21, action: notrack }]\nhelpers:")
+                .replace("established, related", "established, related, untracked"),
+        ),
+    ] {
+        let mut path = Path::new(&text);
+        let mut control = Control::open(&mut path, 3000);
+        control.say(&mut path, CLIENT, &port(4000));
+        assert_eq!(data(&mut path, 4000), NEW, "{why}");
+        assert_eq!(of(&path, "ftp").attached.get(), 0, "{why}");
+    }
+}
+
+#[test]
+fn what_policy_drops_is_not_heard() {
+    let text = RULES.replace(
+        "- { name: known,",
+        "- { length: 62-70, proto: tcp, dport: 21, action: drop }\n      - { name: known,",
+    );
+    let mut path = Path::new(&text);
+    let mut control = Control::open(&mut path, 3000);
+    let seq = control.next[CLIENT];
+    assert!(!control.say(&mut path, CLIENT, &port(4000)));
+    assert_eq!(data(&mut path, 4000), NEW);
+    // Its sender tries again, and policy has changed its mind.
+    path.reload(RULES);
+    assert!(control.segment(&mut path, CLIENT, ACK, seq, &port(4000)));
+    assert_eq!(data(&mut path, 4000), RELATED);
+}
+
+#[test]
+fn a_stream_is_heard_once_both_sides_have_spoken() {
+    let mut path = Path::new(RULES);
+    let control = Control {
+        sport: 3000,
+        dport: 21,
+        next: [1000, 0],
+    };
+    // Lines in a SYN, and before the SYN/ACK: nobody has agreed to anything.
+    let lines = format!("NOOP\r\n{}", port(4000));
+    assert!(control.segment(&mut path, CLIENT, SYN, 1000, &lines));
+    assert_eq!(data(&mut path, 4000), NEW);
+    assert_eq!(of(&path, "ftp").parsed.get(), 0);
+}
+
+#[test]
+fn a_control_flow_takes_its_expectations_along() {
+    let mut path = Path::new(RULES);
+    let mut control = Control::open(&mut path, 3000);
+    control.say(&mut path, CLIENT, &port(4000));
+    control.reset(&mut path);
+    assert_eq!(path.pipeline.shard().expected(), 0);
+    assert_eq!(data(&mut path, 4000), NEW);
+    assert_eq!(of(&path, "ftp").withdrawn.get(), 1);
+    // And so does a flush.
+    let mut control = Control::open(&mut path, 3001);
+    control.say(&mut path, CLIENT, &port(4001));
+    path.flush();
+    assert_eq!(data(&mut path, 4001), NEW);
+}
+
+#[test]
+fn an_expectation_ends_in_time() {
+    let mut path = Path::new(RULES);
+    let mut control = Control::open(&mut path, 3000);
+    control.say(&mut path, CLIENT, &port(4000));
+    path.wait(299);
+    assert_eq!(path.pipeline.shard().expected(), 1);
+    path.wait(1);
+    assert_eq!(path.pipeline.shard().expected(), 0);
+    assert_eq!(data(&mut path, 4000), NEW);
+    assert_eq!(of(&path, "ftp").expired.get(), 1);
+}
+
+#[test]
+fn a_clash_drops_the_packet_until_it_is_over() {
+    let mut path = Path::new(RULES);
+    let mut one = Control::open(&mut path, 3000);
+    let mut other = Control::open(&mut path, 3001);
+    assert!(one.say(&mut path, CLIENT, &port(4000)));
+    let seq = other.next[CLIENT];
+    assert!(!other.say(&mut path, CLIENT, &port(4000)));
+    let drops = &path.pipeline.counters().drops[DropReason::Helper as usize];
+    assert_eq!(drops.get(), 1);
+    assert_eq!(refused(&path, "ftp", Refusal::Clash), 1);
+    assert_eq!(data(&mut path, 4000), RELATED);
+    // The same words again are heard again.
+    assert!(other.segment(&mut path, CLIENT, ACK, seq, &port(4000)));
+    let again = tcp(TALK.flip(), 21_000, 4000, SYN, 1, 0);
+    let tracked = path.send(WAN, &again).tracked.unwrap();
+    assert_eq!(tracked.state, CtState::Related);
+    assert_eq!(
+        path.flows().last().unwrap().master.unwrap().ends.detail,
+        crate::conntrack::record::Detail::Ports {
+            sport: 3001,
+            dport: 21
+        }
+    );
+}
+
+#[test]
+fn a_repetition_expects_nothing_twice_and_a_split_command_is_whole() {
+    let mut path = Path::new(RULES);
+    let mut control = Control::open(&mut path, 3000);
+    let seq = control.next[CLIENT];
+    let line = port(4000);
+    for (at, byte) in line.char_indices() {
+        assert_eq!(path.pipeline.shard().expected(), 0, "after {at} bytes");
+        assert!(control.say(&mut path, CLIENT, &byte.to_string()));
+    }
+    assert_eq!(data(&mut path, 4000), RELATED);
+    assert!(control.segment(&mut path, CLIENT, ACK, seq, &line));
+    assert_eq!(path.pipeline.shard().expected(), 0);
+}
+
+#[test]
+fn a_foreign_address_and_a_low_port_need_permission() {
+    for (permission, wanted) in [("", NEW), (", loose: true, low-ports: true", RELATED)] {
+        let line = "helper: ftp, proto: tcp, dport: [21, 2121]";
+        let mut path = Path::new(&RULES.replace(line, &format!("{line}{permission}")));
+        let mut control = Control::open(&mut path, 3000);
+        assert!(control.say(&mut path, CLIENT, "PORT 10,0,0,9,16,0\r\n"));
+        let elsewhere = Addrs::V4 {
+            src: 0x0a00_0101,
+            dst: 0x0a00_0009,
+        };
+        let syn = tcp(elsewhere, 20, 4096, SYN, 1, 0);
+        let state = path.send(WAN, &syn).tracked.map(|tracked| tracked.state);
+        assert_eq!(state, wanted);
+        assert!(control.say(&mut path, CLIENT, &port(1023)));
+        assert_eq!(data(&mut path, 1023), wanted);
+        let refusals = u64::from(permission.is_empty());
+        assert_eq!(refused(&path, "ftp", Refusal::ForeignAddress), refusals);
+        assert_eq!(refused(&path, "ftp", Refusal::LowPort), refusals);
+    }
+}
+
+#[test]
+fn the_first_datagram_is_heard_if_it_passes() {
+    let rrq = |sport| {
+        let segment = Segment::Udp { sport, dport: 69 };
+        frame(TALK, segment, b"\0\x01pxelinux.0\0octet\0")
+    };
+    let answer = udp(TALK.flip(), 50_000, 2070);
+    let mut path = Path::new(RULES);
+    assert!(!path.passes(WAN, &answer));
+    assert!(path.passes(LAN, &rrq(2070)));
+    assert!(path.passes(WAN, &answer));
+    let flows = path.flows();
+    assert_eq!((flows.len(), flows[1].expected), (2, true));
+    // The master's table would hold a flow that nobody let in.
+    let mut closed = Path::new(&RULES.replace("[21, 69, 2121]", "[21, 2121]"));
+    assert!(!closed.passes(LAN, &rrq(2070)));
+    assert!(!closed.passes(WAN, &answer));
+    assert!(closed.flows().is_empty());
+    // Whose request clashes leaves nothing behind.
+    let text = RULES
+        .replace("conntrack:", "")
+        .replace("helpers:", "conntrack: { expect_max: 1 }\nhelpers:");
+    let mut tight = Path::new(&text);
+    assert!(tight.passes(LAN, &rrq(2070)));
+    assert!(!tight.passes(LAN, &rrq(2071)));
+    assert_eq!(refused(&tight, "tftp", Refusal::TableFull), 1);
+    assert_eq!(tight.flows().len(), 1);
+}
+
+#[test]
+fn rules_may_ask_for_helpers_and_what_they_expect() {
+    let text = "version: 1
+ports: { lan: { device: d0 }, wan: { device: d1 } }
+bridge: [[lan, wan]]
+helpers: [{ helper: ftp, proto: tcp, dport: 21 }]
+chains:
+  forward:
+    rules:
+      - { name: data, ct: related, ct-helper: ftp, ct-status: expected, ct-mark: 9, action: accept }
+      - { name: later, ct-helper: [irc, ftp], action: accept }
+      - { name: never, ct-helper: irc, action: accept }
+      - { name: control, proto: tcp, dport: 21, mark: 9, action: accept }
+      - { name: back, proto: tcp, sport: 21, action: accept }
+";
+    let mut path = Path::new(text);
+    let syn = tcp(TALK, 3000, 21, SYN, 1000, 0);
+    // As in nftables: of the flow that it expected, not of the one that it listens to.
+    assert_eq!(path.rule(LAN, &syn), "forward/control");
+    let mut path = Path::new(text);
+    let mut control = Control::open(&mut path, 3000);
+    assert!(control.say(&mut path, CLIENT, &port(4000)));
+    let syn = tcp(TALK.flip(), 20, 4000, SYN, 1, 0);
+    assert_eq!(path.rule(WAN, &syn), "forward/data");
+    let back = tcp(TALK, 4000, 20, SYN | ACK, 1, 2);
+    assert_eq!(path.rule(LAN, &back), "forward/later");
+    let other = tcp(TALK.flip(), 20, 4001, SYN, 1, 0);
+    assert_eq!(path.rule(WAN, &other), "forward/policy");
+}
+
+#[test]
+fn a_new_mark_is_the_mark_of_what_is_expected() {
+    let text = RULES.replace(
+        "- { name: known,",
+        "- { length: 46, proto: tcp, dport: 21, mark: 7, action: accept }\n      - { name: known,",
+    );
+    let mut path = Path::new(&text);
+    let mut control = Control::open(&mut path, 3000);
+    assert!(control.say(&mut path, CLIENT, &port(4000)));
+    // 40 bytes of headers and "NOOP\r\n".
+    assert!(control.say(&mut path, CLIENT, "NOOP\r\n"));
+    assert_eq!(data(&mut path, 4000), RELATED);
+    let marks: Vec<_> = path.flows().iter().map(|flow| flow.mark).collect();
+    assert_eq!(marks, [7, 7]);
+}
+
+/// One worker has the control flow, another the data.
+#[test]
+fn the_data_may_arrive_on_another_worker() {
+    let policy = policy(RULES);
+    let budget = Arc::new(Budget::new(1000, 2));
+    let now = Now::from_secs(1000);
+    let mut paths: Vec<Path> = Pipeline::expecters(&budget, 2, 100)
+        .into_iter()
+        .enumerate()
+        .map(|(worker, expecter)| {
+            let (key, budget) = (HashKey::from_seed(1), budget.clone());
+            let pipeline = Pipeline::sharing(worker, budget, expecter, key, now, Arc::default());
+            let policy = super::policy(RULES);
+            Path {
+                pipeline,
+                policy,
+                now,
+            }
+        })
+        .collect();
+    drop(policy);
+    let mut other = paths.remove(1);
+    let mut own = paths.remove(0);
+    let mut control = Control::open(&mut own, 3000);
+    for round in 0..100 {
+        own.pipeline.shard_mut().begin(now, 0);
+        other.pipeline.shard_mut().begin(now, 0);
+        let at = 4000 + round;
+        assert!(control.say(&mut own, CLIENT, &port(at)));
+        assert_eq!(data(&mut other, at + 1), NEW);
+        assert_eq!(data(&mut other, at), RELATED);
+        assert_eq!(data(&mut own, at), NEW, "it was used up");
+        own.pipeline.shard_mut().expire(now.ticks(), 64);
+    }
+    assert_eq!(own.pipeline.shard().expected(), 0);
+    assert_eq!(
+        (of(&own, "ftp").used.get(), of(&other, "ftp").used.get()),
+        (0, 100)
+    );
+    assert_eq!(
+        other.flows()[0].master.unwrap().ends,
+        own.flows()[0].original
+    );
+    control.say(&mut own, CLIENT, &port(9000));
+    control.reset(&mut own);
+    assert_eq!(data(&mut other, 9000), NEW, "its master is gone");
+}
+
+#[test]
+fn who_watches_is_told_of_expectations() {
+    let mut path = Path::new(RULES);
+    let queue = Arc::<Queue>::default();
+    let shard = path.pipeline.shard_mut();
+    shard.report_to(queue.clone());
+    shard.begin(path.now, Kind::EXPECTATIONS);
+    let mut control = Control::open(&mut path, 3000);
+    control.say(&mut path, CLIENT, &port(4000));
+    control.say(&mut path, CLIENT, &port(4001));
+    assert_eq!(data(&mut path, 4001), RELATED);
+    let told: Vec<_> = std::iter::from_fn(|| queue.pop())
+        .map(|event| match event.subject {
+            crate::conntrack::event::Subject::Expectation(it) => (event.kind, it.dport),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let all = [
+        (Kind::Expected, 4000),
+        (Kind::Unexpected, 4000),
+        (Kind::Expected, 4001),
+        (Kind::Unexpected, 4001),
+    ];
+    assert_eq!(told, all);
+}
+
+/// Resident memory of this process, in KiB.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
+}
+
+/// Runs a test again in a process of its own, where no other takes memory; `true` there.
+fn alone(test: &str) -> bool {
+    const ALONE: &str = "SHARDWALL_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let this = std::env::current_exe().unwrap();
+    let mut again = std::process::Command::new(this);
+    let name = format!("pipeline::tests::helpers::{test}");
+    again.args([&name, "--exact"]).env(ALONE, "1");
+    let out = again.output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("1 passed"), "{text}");
+    false
+}
+
+/// A million commands that mean nothing, or ask for ever other ports.
+#[test]
+fn a_flood_of_commands_takes_nothing_from_anybody() {
+    if !alone("a_flood_of_commands_takes_nothing_from_anybody") {
+        return;
+    }
+    let mut path = Path::new(RULES);
+    let mut quiet = Control::open(&mut path, 2999);
+    assert!(quiet.say(&mut path, CLIENT, &port(3999)));
+    let mut control = Control::open(&mut path, 3000);
+    let mut flood = |path: &mut Path, count: u32| {
+        for round in 0..count {
+            let line = match round % 4 {
+                0 => port(1024 + (round % 60_000) as u16),
+                1 => "PORT 10,0,0,9,16,0\r\n".to_owned(),
+                2 => format!("PORT {round},,,,\r\n"),
+                _ => format!("PORT 10,0,0,1,{round}"),
+            };
+            // Another flow may expect the port; that is dropped and the next one goes on there.
+            let seq = control.next[CLIENT];
+            if !control.say(path, CLIENT, &line) {
+                control.next[CLIENT] = seq;
+            }
+            if round % 256 == 0 {
+                path.pipeline.shard_mut().begin(path.now, 0);
+                path.pipeline.shard_mut().expire(path.now.ticks(), 64);
+                // The server acknowledges, so that the window moves on.
+                assert!(control.say(path, SERVER, ""));
+            }
+        }
+    };
+    flood(&mut path, 10_000);
+    let before = resident();
+    flood(&mut path, 1_000_000);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 4096, "{grown} KiB more");
+    assert_eq!(path.pipeline.shard().expected(), 2);
+    assert_eq!(path.flows().len(), 2);
+    let malformed = refused(&path, "ftp", Refusal::Malformed);
+    assert!(malformed > 250_000, "{malformed}");
+    assert_eq!(data(&mut path, 3999), RELATED, "the other's is there still");
+}

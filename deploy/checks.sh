@@ -100,10 +100,12 @@ step_fuzz() {
         skip "fuzzing needs a nightly toolchain and cargo-fuzz"
         return
     fi
-    local target
+    local target seconds
     for target in $(cargo +nightly fuzz list --fuzz-dir tests/fuzz); do
+        seconds=20
+        [[ $target != helper_* ]] || seconds=10
         CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/fuzz" cargo +nightly fuzz run \
-            --fuzz-dir tests/fuzz "$target" -- -max_total_time="${FUZZ_SECONDS:-20}" -max_len=4096 \
+            --fuzz-dir tests/fuzz "$target" -- -max_total_time="${FUZZ_SECONDS:-$seconds}" -max_len=4096 \
             2>"$work/fuzz.log" || {
             tail -n 60 "$work/fuzz.log"
             return 1

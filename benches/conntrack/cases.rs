@@ -2,14 +2,19 @@
 
 use crate::frames::{BURST, Buffers, Flow, Kind, mix, shuffle};
 use shardwall::base::hash::HashKey;
-use shardwall::base::time::Now;
+use shardwall::base::time::{Now, Span};
 use shardwall::conntrack::config::Config;
+use shardwall::conntrack::expect::{Expecter, Master};
+use shardwall::conntrack::helper::{Class, Expect, HelperId, Info};
+use shardwall::conntrack::limit::Budget;
 use shardwall::conntrack::shard::{CtCounters, Flow as Known, Shard, Tracked};
-use shardwall::conntrack::types::{CtState, Dir};
+use shardwall::conntrack::tuple::Tuple;
+use shardwall::conntrack::types::{CtState, Dir, proto};
 use shardwall::dataplane::clock::Clock;
 use shardwall::pipeline::{Counters, Disposition, Pipeline, Slot};
 use shardwall::policy::{self, Compiled, PortId};
-use shardwall::wire::{self, Checksum};
+use shardwall::wire::inner::Ports;
+use shardwall::wire::{self, Addrs, Checksum};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -61,7 +66,27 @@ pub(crate) struct ShardPath {
     config: Config,
     /// What the port says of transport checksums.
     sums: Checksum,
+    /// Another worker, whose flows expect others.
+    expecter: Option<Expecter>,
 }
+
+static HELPERS: [&Info; 1] = [&HELPER];
+
+/// Expectations of [`ShardPath::expecting`].
+const EXPECTATIONS: u32 = 10_000;
+/// Expectations of one control flow there.
+const EACH: u32 = 200;
+
+static HELPER: Info = Info {
+    name: "bench",
+    protos: &[proto::TCP],
+    ipv6: false,
+    classes: &[Class {
+        name: "bench",
+        max: EACH as u8,
+        timeout: Span::secs(86_400),
+    }],
+};
 
 impl ShardPath {
     pub(crate) fn new(limit: u32, sums: Checksum) -> Self {
@@ -73,7 +98,58 @@ impl ShardPath {
             shard,
             config: Config::default(),
             sums,
+            expecter: None,
         }
+    }
+
+    /// The same, while another worker's control flows expect [`EXPECTATIONS`] flows, which never
+    /// come.
+    pub(crate) fn expecting(limit: u32, sums: Checksum) -> Result<Self, String> {
+        let now = Now::from_secs(1).ticks();
+        let budget = Arc::new(Budget::new(limit, 1));
+        let ends = Shard::expecters(&budget, 2, 65_536, &HELPERS);
+        let mut ends = ends.map_err(|error| error.to_string())?.into_iter();
+        let (Some(own), Some(mut other)) = (ends.next(), ends.next()) else {
+            return Err("two workers have two ends".into());
+        };
+        for number in 0..EXPECTATIONS {
+            let (list, port) = (number / EACH, 1024 + (number % EACH) as u16);
+            let addrs = Addrs::V4 {
+                src: 0xc000_0200,
+                dst: 0xc633_0000 + list,
+            };
+            let master = Master {
+                tuple: Tuple {
+                    addrs,
+                    proto: proto::TCP,
+                    ports: Ports::Ports { sport: 1, dport: 2 },
+                    zone: 0,
+                },
+                helper: HelperId::new(0).ok_or("no first helper")?,
+                mark: 0,
+            };
+            let wanted = Expect::once(proto::UDP, Some(addrs.src()), addrs.dst(), port);
+            other
+                .expect((&master, list), &wanted, now, |_, _| {})
+                .map_err(|why| why.name().to_owned())?;
+        }
+        let counters = Arc::new(CtCounters::default());
+        let mut shard = Shard::sharing(0, budget, own, SECRET, now, counters);
+        shard.populate();
+        match shard.expected() {
+            EXPECTATIONS => Ok(Self {
+                shard,
+                config: Config::default(),
+                sums,
+                expecter: Some(other),
+            }),
+            live => Err(format!("{live} expectations")),
+        }
+    }
+
+    /// Whether what was expected is expected still.
+    fn expects(&self) -> bool {
+        self.expecter.is_none() || self.shard.expected() == EXPECTATIONS
     }
 }
 
@@ -351,9 +427,12 @@ pub(crate) struct Inserts {
 }
 
 impl Inserts {
-    pub(crate) fn new(count: u32) -> Result<Self, String> {
-        let limit = count + count / 4 + 4096;
-        let path = ShardPath::new(limit, Checksum::Good);
+    /// New flows beside about `count` others, made by `path` for a limit.
+    pub(crate) fn new(
+        count: u32,
+        path: impl Fn(u32) -> Result<ShardPath, String>,
+    ) -> Result<Self, String> {
+        let path = path(count + count / 4 + 4096)?;
         let life = u64::from(path.config.timeouts.udp_unreplied.as_secs()) * 1_000_000_000;
         let mut inserts = Self {
             path,
@@ -426,6 +505,9 @@ impl Case for Inserts {
         self.fresh = fresh;
         if wrong != 0 {
             return Err(format!("{wrong} of {packets} flows could not be added"));
+        }
+        if !self.path.expects() {
+            return Err("some flow was expected".into());
         }
         Ok(Sample {
             packets,

@@ -7,7 +7,7 @@
 set -eu
 flows=${1:-1000}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- tcp tcp-ts tcp-sum udp path-tcp path-udp insert
+[ $# -gt 0 ] || set -- tcp tcp-ts tcp-sum udp path-tcp path-udp insert tcp-expecting insert-expecting
 packets=65536
 bench=$(cargo bench --bench conntrack --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"name":"conntrack".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
@@ -21,7 +21,7 @@ count() {
 }
 for case in "$@"; do
     work=track
-    [ "$case" = insert ] && work=insert
+    case $case in insert*) work=insert ;; esac
     all=$(count "$case" "$work")
     generator=$(count "$case" generate)
     echo "$case: $(((all - generator) / (2 * packets))) instructions a packet"

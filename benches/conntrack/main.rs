@@ -56,7 +56,7 @@ struct Args {
 }
 
 /// Every case: its name, and what it is.
-const CASES: [(&str, &str); 8] = [
+const CASES: [(&str, &str); 10] = [
     ("chase", "dependent read of a random line"),
     ("tcp", "conntrack, TCP without options"),
     (
@@ -76,6 +76,14 @@ const CASES: [(&str, &str); 8] = [
     (
         "insert",
         "a new UDP flow, and its end when its time is over",
+    ),
+    (
+        "tcp-expecting",
+        "as tcp, while helpers expect 10,000 flows that do not come",
+    ),
+    (
+        "insert-expecting",
+        "as insert, while helpers expect 10,000 flows that do not come",
     ),
 ];
 
@@ -104,7 +112,17 @@ fn build(name: &str, flows: u32) -> Result<Box<dyn Case>, String> {
         )?),
         "path-tcp" => Box::new(Hits::new(PipelinePath::new(flows)?, Kind::Tcp, flows)?),
         "path-udp" => Box::new(Hits::new(PipelinePath::new(flows)?, Kind::Udp, flows)?),
-        "insert" => Box::new(Inserts::new(flows)?),
+        "insert" => Box::new(Inserts::new(flows, |limit| {
+            Ok(ShardPath::new(limit, Checksum::Good))
+        })?),
+        "tcp-expecting" => Box::new(Hits::new(
+            ShardPath::expecting(flows, Checksum::Good)?,
+            Kind::Tcp,
+            flows,
+        )?),
+        "insert-expecting" => Box::new(Inserts::new(flows, |limit| {
+            ShardPath::expecting(limit, Checksum::Good)
+        })?),
         other => return Err(format!("there is no case `{other}`")),
     })
 }

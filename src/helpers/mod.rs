@@ -14,6 +14,7 @@ pub mod amanda;
 mod dialogue;
 pub mod ftp;
 pub mod irc;
+pub mod sip;
 pub mod stream;
 pub mod tftp;
 
@@ -28,6 +29,7 @@ pub static ALL: &[&Helper] = &[
     &irc::IRC,
     &tftp::TFTP,
     &amanda::AMANDA,
+    &sip::SIP,
 ];
 
 /// What the tracker knows of [`ALL`].

@@ -21,6 +21,8 @@ struct Bench {
     helper: &'static Helper,
     context: Context,
     talk: Talk,
+    /// Something was understood.
+    understood: bool,
     /// Where each direction's next segment begins.
     next: [u32; 2],
     /// Each direction's segments as they would come in order.
@@ -101,6 +103,7 @@ impl Bench {
                 },
             },
             talk: Talk::new_zeroed(),
+            understood: false,
             next: [u32::MAX - 500, 5_000],
             said: Default::default(),
         }
@@ -136,6 +139,8 @@ impl Bench {
         };
         let mut again = self.talk.clone();
         let heard = listen(&mut self.talk, self.helper, &context, &payload, place);
+        self.understood |= heard.parsed > 0;
+        assert!(self.understood || heard.requests.is_empty());
         check(self.helper, &context, &heard);
         // A dropped packet is heard again as it was the first time.
         let twice = listen(&mut again, self.helper, &context, &payload, place);
@@ -193,7 +198,6 @@ fn check(helper: &Helper, context: &Context, heard: &Heard) {
     for request in &heard.requests {
         match request {
             Request::Expect(expect) => {
-                assert!(heard.parsed > 0, "it understood something");
                 check_expect(helper, context, expect);
             }
             Request::Confirm { class, .. } | Request::ForgetUnconfirmed { class } => {

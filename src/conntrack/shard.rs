@@ -72,14 +72,23 @@ pub struct HelperCounters {
     pub parsed: Counter,
     /// Expectations that it made.
     pub expected: Counter,
-    /// Expectations that a flow fulfilled. Counted by the worker that owns that flow.
+    /// Flows that fulfilled an expectation. Counted by the worker that owns the flow.
     pub used: Counter,
+    /// Expectations that this ended: all but permanent ones.
+    pub used_up: Counter,
     /// Expectations whose time was over.
     pub expired: Counter,
     /// Expectations that ended otherwise: with their master, replaced, or forgotten.
     pub withdrawn: Counter,
     /// What was refused, by [`Refusal`].
     pub refused: [Counter; Refusal::COUNT],
+}
+
+impl HelperCounters {
+    /// Expectations that ended, however they did.
+    pub fn ended(&self) -> u64 {
+        self.used_up.get() + self.expired.get() + self.withdrawn.get()
+    }
 }
 
 /// An entry of a shard.

@@ -67,6 +67,9 @@ impl Shard {
         let expectation = self.expecter.claim(&tuple, now)?;
         if let Some(counters) = self.counters.helpers.get(expectation.helper.index()) {
             counters.used.add(1);
+            if !expectation.permanent {
+                counters.used_up.add(1);
+            }
         }
         if !expectation.permanent {
             tell(&self.report, Kind::Unexpected, &expectation);

@@ -6,9 +6,11 @@
 //! client that reads slowly holds up its own helper and nobody else. Connections are bounded.
 
 use super::appliance::Appliance;
+use super::flows::WorkerError;
 use super::listeners::ApiListener;
 use super::protocol::{Done, EventRecord, Failed, MAX_REQUEST, Request, Row, Watch, Watched};
 use super::systemd;
+use crate::conntrack::record::ExpectRecord;
 use crossbeam::channel::RecvTimeoutError;
 use serde::Serialize;
 use serde_json::Value;
@@ -198,6 +200,46 @@ fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
                 Err(error) => answer.failed(&error, Value::Null),
             }
         }
+        Request::ExpectList(filter) => {
+            let filter = filter.clone();
+            expectations(answer, |answer| {
+                appliance.expectations(move |it| filter.matches(it), |it| answer.row(&it))
+            });
+        }
+        Request::ExpectCount {} => answer.done(appliance.count_expectations()),
+        Request::ExpectDelete(filter) if filter.is_empty() => {
+            let text = "a filter is needed to end some expectations; to end all, flush them";
+            answer.failed(&text, Value::Null);
+        }
+        Request::ExpectDelete(filter) => {
+            let wanted = filter.clone();
+            expectations(answer, |answer| {
+                let wanted = move |it: &ExpectRecord| wanted.matches(it);
+                // All of them, whether or not the client still listens.
+                appliance.end_expectations(wanted, |it| {
+                    let _ = answer.row(&it);
+                    ControlFlow::Continue(())
+                })
+            });
+            tracing::info!(ended = answer.rows, ?filter, "expectations ended");
+        }
+        Request::ExpectFlush {} => {
+            let mut ended = 0;
+            let flushed = appliance.end_expectations(
+                |_| true,
+                |_| {
+                    ended += 1;
+                    ControlFlow::Continue(())
+                },
+            );
+            match flushed {
+                Ok(()) => {
+                    tracing::info!(ended, "expectation table flushed");
+                    answer.done(ended);
+                }
+                Err(error) => answer.failed(&error, Value::Null),
+            }
+        }
         Request::ConntrackWatch(wanted) => watch(wanted, appliance, answer),
         Request::ConntrackStats {} => answer.rows(&appliance.conntrack()),
         Request::ConntrackCount {} => answer.done(appliance.count()),
@@ -213,6 +255,14 @@ fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
         Request::Rules {} => answer.rows(&appliance.rules()),
         Request::Ports {} => answer.rows(&appliance.ports()),
         Request::Workers {} => answer.rows(&appliance.workers()),
+    }
+}
+
+/// Sends what `give` gives, row by row.
+fn expectations(answer: &mut Answer, give: impl FnOnce(&mut Answer) -> Result<(), WorkerError>) {
+    match give(answer) {
+        Ok(()) => answer.done(answer.rows),
+        Err(error) => answer.failed(&error, Value::Null),
     }
 }
 

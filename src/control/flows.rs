@@ -1,15 +1,16 @@
-//! Flows of all shards, asked for in pieces through the workers' mailboxes.
+//! Flows and expectations of all shards, asked for in pieces through the workers' mailboxes.
 //!
 //! A worker answers at most one request a loop, with at most a few hundred entries, so a listing
 //! of any length never holds packets up. Nothing is locked meanwhile: flows that come and go
 //! during a listing may or may not be in it. Concurrency: any number of threads may ask at once.
 
 use super::appliance::Appliance;
-use crate::conntrack::record::FlowRecord;
-use crate::conntrack::shard::Cursor;
-use crate::dataplane::command::{Command, Listed};
+use crate::conntrack::record::{ExpectRecord, FlowRecord};
+use crate::conntrack::shard::HelperCounters;
+use crate::dataplane::command::{Answer, Command, Wanted};
 use crossbeam::channel::{RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a worker may take for one piece. Workers loop within microseconds.
@@ -37,7 +38,7 @@ impl Appliance {
         self.walk(
             |cursor, reply| Command::List { cursor, reply },
             |listed| {
-                let mut flows = listed.flows.into_iter();
+                let mut flows = listed.rows.into_iter();
                 flows.try_for_each(|flow| sink(flow.dated(epoch)))
             },
         )
@@ -64,13 +65,63 @@ impl Appliance {
         begun.saturating_sub(ended)
     }
 
-    fn walk(
+    /// Gives every expectation that is `wanted` to `sink` until it says break, worker by worker.
+    pub fn expectations(
         &self,
-        request: impl Fn(Cursor, Sender<Listed>) -> Command,
-        mut take: impl FnMut(Listed) -> ControlFlow<()>,
+        wanted: impl Fn(&ExpectRecord) -> bool + Send + Sync + 'static,
+        sink: impl FnMut(ExpectRecord) -> ControlFlow<()>,
+    ) -> Result<(), WorkerError> {
+        self.expected(wanted, false, sink)
+    }
+
+    /// Ends every expectation that is `wanted`, and gives it to `sink`, until that says break.
+    pub fn end_expectations(
+        &self,
+        wanted: impl Fn(&ExpectRecord) -> bool + Send + Sync + 'static,
+        sink: impl FnMut(ExpectRecord) -> ControlFlow<()>,
+    ) -> Result<(), WorkerError> {
+        self.expected(wanted, true, sink)
+    }
+
+    fn expected(
+        &self,
+        wanted: impl Fn(&ExpectRecord) -> bool + Send + Sync + 'static,
+        end: bool,
+        mut sink: impl FnMut(ExpectRecord) -> ControlFlow<()>,
+    ) -> Result<(), WorkerError> {
+        let wanted = Wanted(Arc::new(wanted));
+        self.walk(
+            |start, reply| Command::Expectations {
+                start,
+                wanted: wanted.clone(),
+                end,
+                reply,
+            },
+            |answer| answer.rows.into_iter().try_for_each(&mut sink),
+        )
+    }
+
+    /// How many expectations there are.
+    pub fn count_expectations(&self) -> u64 {
+        let sum = |of: fn(&HelperCounters) -> u64| -> u64 {
+            let workers = self.shared.workers.iter();
+            workers
+                .flat_map(|worker| &worker.path.ct.helpers)
+                .map(of)
+                .sum()
+        };
+        // As with flows: what ended comes first.
+        let ended = sum(HelperCounters::ended);
+        sum(|helper| helper.expected.get()).saturating_sub(ended)
+    }
+
+    fn walk<R, C: Copy + Default>(
+        &self,
+        request: impl Fn(C, Sender<Answer<R, C>>) -> Command,
+        mut take: impl FnMut(Answer<R, C>) -> ControlFlow<()>,
     ) -> Result<(), WorkerError> {
         for (worker, mailbox) in self.commands.iter().enumerate() {
-            let mut cursor = Some(Cursor::default());
+            let mut cursor = Some(C::default());
             while let Some(at) = cursor {
                 // A channel for each request: if the worker ends with it, the channel says so.
                 let (reply, answer) = bounded(1);

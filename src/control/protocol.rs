@@ -3,6 +3,7 @@
 //! A client sends a [`Request`]; the answer is any number of lines `{"row": …}`, then one line
 //! `{"done":true,"count":N}` or `{"error":"…"}`. A connection serves one request after another.
 
+use super::filter::ExpectFilter;
 use crate::conntrack::event::Kind;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::types::proto;
@@ -29,13 +30,22 @@ pub enum Request {
     ConntrackList(Filter),
     /// How many flows there are; no rows.
     ConntrackCount {},
-    /// Follow what happens to flows; a row for each event, a [`Watched`], until the client hangs up
-    /// (or sends another line) or the appliance stops.
+    /// Follow what happens to flows, or to expectations; a row for each event, a [`Watched`], until the
+    /// client hangs up (or sends another line) or the appliance stops.
     ConntrackWatch(Watch),
     /// A row for each worker, a [`super::snapshot::ConntrackRow`].
     ConntrackStats {},
     /// End all flows; no rows, `count` says how many.
     ConntrackFlush {},
+    /// The expectations; a row for each, an [`ExpectRecord`].
+    ExpectList(ExpectFilter),
+    /// How many expectations there are; no rows.
+    ExpectCount {},
+    /// End the expectations that a filter, which must not be empty, means; a row for each that was
+    /// ended, an [`ExpectRecord`].
+    ExpectDelete(ExpectFilter),
+    /// End all expectations; no rows, `count` says how many.
+    ExpectFlush {},
     /// One row, a [`super::snapshot::Stats`].
     Stats {},
     /// A row for each reason, a [`super::snapshot::DropRow`].
@@ -89,10 +99,10 @@ impl Filter {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
-    /// Of these kinds; of all, if none is named.
+    /// Of these kinds; of all that are about flows, if none is named.
     #[serde(default)]
     pub kinds: Vec<Kind>,
-    /// About these flows.
+    /// About these flows, or about expectations of such flows.
     #[serde(default)]
     pub filter: Filter,
 }

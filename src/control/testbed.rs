@@ -6,6 +6,7 @@ use super::listeners::Listeners;
 use super::thread::Control;
 use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
+use crate::conntrack::limit::Budget;
 use crate::dataplane::clock::Clock;
 use crate::dataplane::command::mailbox;
 use crate::dataplane::handoff::Rings;
@@ -34,6 +35,23 @@ pub(crate) const RULES: &str = "chains:
       - { name: known, ct: [established, related], action: accept }
       - { name: outbound, iif: lan, ct: new, action: accept, log: { prefix: out } }
 ";
+
+/// [`RULES`], and a helper that listens to TFTP.
+pub(crate) const HELPED: &str = "helpers:
+  - { name: boot, helper: tftp, dport: 69 }
+chains:
+  forward:
+    policy: drop
+    rules:
+      - { name: known, ct: [established, related], action: accept }
+      - { name: outbound, iif: lan, ct: new, action: accept }
+";
+
+/// A request that has the server answer from another port.
+pub(crate) const READ: &[u8] = b"\0\x01file\0octet\0";
+
+/// Where hosts behind `lan` send to: 10.9.0.1.
+const SERVER: u32 = 0x0a09_0001;
 
 /// A folder that goes with its owner.
 #[derive(Debug)]
@@ -74,7 +92,12 @@ pub(crate) struct Bed {
 impl Bed {
     /// With its workers running.
     pub(crate) fn new(workers: usize) -> Self {
-        let (mut bed, made) = Self::build(workers);
+        Self::under(workers, RULES)
+    }
+
+    /// With its workers running, under `rules`.
+    pub(crate) fn under(workers: usize, rules: &str) -> Self {
+        let (mut bed, made) = Self::build(workers, rules);
         bed.threads = made
             .into_iter()
             .map(|mut worker| {
@@ -95,13 +118,13 @@ impl Bed {
 
     /// With workers that never run.
     pub(crate) fn without_workers(workers: usize) -> Self {
-        Self::build(workers).0
+        Self::build(workers, RULES).0
     }
 
-    fn build(workers: usize) -> (Self, Vec<Worker<MemoryIo>>) {
+    fn build(workers: usize, rules: &str) -> (Self, Vec<Worker<MemoryIo>>) {
         let folder = Folder::new();
         let file = folder.join("policy.yaml");
-        fs::write(&file, text(&folder, workers, RULES)).unwrap();
+        fs::write(&file, text(&folder, workers, rules)).unwrap();
         let checked = policy::load(&file).unwrap();
         let clock = Clock::start();
         let (domain, readers) = Domain::new(workers);
@@ -111,18 +134,22 @@ impl Bed {
         let outer = io[0].clone();
         let (log, events) = bounded(1024);
         let mut commands = Vec::new();
+        let budget = Arc::new(Budget::new(4096, workers as u32));
+        let expecters = Pipeline::expecters(&budget, workers, 64);
         let made = io
             .into_iter()
             .zip(Rings::mesh(workers))
             .zip(readers)
+            .zip(expecters)
             .enumerate()
-            .map(|(id, ((io, rings), reader))| {
+            .map(|(id, (((io, rings), reader), expecter))| {
                 let (sender, receiver) = mailbox();
                 commands.push(sender);
                 let path = shared.workers[id].path.clone();
                 let secret = HashKey::from_seed(1);
                 let defrag = Defrag::new(Limits::DEFAULT, HashKey::from_seed(3), path.clone());
-                let mut pipeline = Pipeline::new(id, 4096, secret, clock.now(), path);
+                let (budget, now) = (budget.clone(), clock.now());
+                let mut pipeline = Pipeline::sharing(id, budget, expecter, secret, now, path);
                 let events = shared.workers[id].events.clone();
                 pipeline.shard_mut().report_to(events);
                 Worker::new(worker::Parts {
@@ -194,15 +221,40 @@ impl Bed {
 
     /// Sends a UDP datagram from host `host` behind `lan`, and waits until it was judged.
     pub(crate) fn send(&self, host: u32) {
-        let before = self.judged();
+        self.ask(host, 53, b"query");
+    }
+
+    /// Sends `payload` from port 4000 of host `host` behind `lan` to port `dport` of the server.
+    pub(crate) fn ask(&self, host: u32, dport: u16, payload: &[u8]) {
         let addrs = Addrs::V4 {
             src: 0x0a00_0000 + host,
-            dst: 0x0a09_0001,
+            dst: SERVER,
         };
-        let (sport, dport) = (4000, 53);
-        let frame = frame(addrs, Segment::Udp { sport, dport }, b"query");
         let queue = host as usize % self.workers;
-        self.io.wire(PortId(0)).lock().arriving[queue].push_back(frame);
+        self.deliver(PortId(0), queue, addrs, (4000, dport), payload);
+    }
+
+    /// Sends a datagram from port `sport` of the server behind `wan` to port 4000 of host `host`; it
+    /// comes in by `queue`.
+    pub(crate) fn answer(&self, host: u32, sport: u16, queue: usize) {
+        let addrs = Addrs::V4 {
+            src: SERVER,
+            dst: 0x0a00_0000 + host,
+        };
+        self.deliver(PortId(1), queue, addrs, (sport, 4000), b"answer");
+    }
+
+    fn deliver(
+        &self,
+        port: PortId,
+        queue: usize,
+        addrs: Addrs,
+        (sport, dport): (u16, u16),
+        payload: &[u8],
+    ) {
+        let before = self.judged();
+        let frame = frame(addrs, Segment::Udp { sport, dport }, payload);
+        self.io.wire(port).lock().arriving[queue].push_back(frame);
         wait(|| self.judged() > before);
     }
 

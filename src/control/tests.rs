@@ -1,17 +1,18 @@
 //! The control side as a whole: an appliance in memory with real worker threads.
 
+use super::filter::ExpectFilter;
 use super::listeners::ApiListener;
 use super::metrics::{Metrics, NAMES};
-use super::protocol::{Family, Filter, MAX_REQUEST, Watch, Watched};
+use super::protocol::{Family, Filter, MAX_REQUEST, Shown, Watch, Watched};
 use super::snapshot::{DropRow, PortRow, RuleRow, Stats, WorkerRow};
-use super::testbed::{Bed, Folder, RULES, mode, wait};
+use super::testbed::{Bed, Folder, HELPED, READ, RULES, mode, wait};
 use super::watch::BACKLOG;
 use super::{Client, ClientError, ReloadError, ReloadReport, Request, StartError};
 use crate::base::hash::HashKey;
 use crate::base::time::{Now, Ticks};
 use crate::conntrack::config::Config;
 use crate::conntrack::event::{Kind, QUEUE};
-use crate::conntrack::record::FlowRecord;
+use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::shard::Shard;
 use crate::wire::build::{Segment, frame};
 use crate::wire::{Addrs, parse};
@@ -294,6 +295,110 @@ fn every_request_is_answered_over_the_socket() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn expectations_are_listed_counted_used_and_ended() {
+    let mut bed = Bed::under(2, HELPED);
+    bed.start_control();
+    let mut client = Client::connect(&bed.socket()).unwrap();
+    let mut watcher = Client::connect(&bed.socket()).unwrap();
+    let watching = std::thread::spawn(move || {
+        let mut events = Vec::new();
+        let watch = Watch {
+            kinds: vec![Kind::Expected, Kind::Unexpected],
+            filter: Filter::default(),
+        };
+        let watched = watcher.watch(watch, |told, _| {
+            events.push(told);
+            ControlFlow::Continue(())
+        });
+        watched.map(|()| events).unwrap()
+    });
+    let hub = bed.appliance.hub().clone();
+    wait(|| hub.watchers() == 1);
+    let hosts = 1..=6u32;
+    hosts.clone().for_each(|host| bed.ask(host, 69, READ));
+    bed.ask(7, 70, READ);
+
+    let list = |client: &mut Client, filter: ExpectFilter| -> Vec<ExpectRecord> {
+        let mut all: Vec<ExpectRecord> = client.all(&Request::ExpectList(filter)).unwrap();
+        all.sort_by_key(|it| it.expected.dst);
+        all
+    };
+    let count = |client: &mut Client| client.count(&Request::ExpectCount {}).unwrap();
+    let all = list(&mut client, ExpectFilter::default());
+    assert_eq!((all.len(), count(&mut client)), (6, 6));
+    let shards: BTreeSet<_> = all.iter().map(|it| it.shard).collect();
+    assert_eq!(shards.len(), 2, "of both workers");
+    let first = &all[0];
+    assert_eq!(first.expected.dst.to_string(), "10.0.0.1");
+    assert_eq!(first.expected.src, first.master.ends.dst);
+    assert_eq!(
+        (first.proto, first.any_src, first.any_sport),
+        (17, false, true)
+    );
+    assert_eq!((&*first.helper, first.timeout / 10), ("tftp", 29));
+    let master = flows(&bed)
+        .into_iter()
+        .find(|flow| flow.original == first.master.ends);
+    assert_eq!(master.unwrap().helper.as_deref(), Some("tftp"));
+
+    // The answer may come in by any worker's queue, and fulfils it once.
+    bed.answer(1, 5000, 1);
+    bed.answer(1, 5001, 1);
+    assert_eq!(bed.sent(), 7, "not the second one");
+    assert_eq!(count(&mut client), 5);
+    let all = flows(&bed);
+    let child = all.iter().find(|flow| flow.expected).unwrap();
+    assert_eq!(child.master, Some(first.master));
+    assert_eq!(child.original.src, first.expected.src);
+
+    let filter = |filter: &str| -> ExpectFilter { serde_json::from_str(filter).unwrap() };
+    for (text, found) in [
+        (r#"{"dst":"10.0.0.2"}"#, 1),
+        (r#"{"dst":"10.0.0.4/31"}"#, 2),
+        (r#"{"src":"10.9.0.0/16","proto":17,"dport":4000}"#, 5),
+        (r#"{"src":"10.9.0.0/16","proto":6}"#, 0),
+        (r#"{"master_src":"10.0.0.3","helper":"tftp"}"#, 1),
+        (r#"{"master_src":"10.0.0.3","helper":"ftp"}"#, 0),
+        (r#"{"master_dst":"10.9.0.1","zone":0,"family":"ipv4"}"#, 5),
+        (r#"{"family":"ipv6"}"#, 0),
+        (r#"{"zone":1}"#, 0),
+        (r#"{"dport":4001}"#, 0),
+    ] {
+        assert_eq!(list(&mut client, filter(text)).len(), found, "{text}");
+    }
+
+    match client.count(&Request::ExpectDelete(ExpectFilter::default())) {
+        Err(ClientError::Refused { message, .. }) => {
+            assert!(message.starts_with("a filter is needed"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let two = filter(r#"{"dst":"10.0.0.2/31"}"#);
+    let ended: Vec<ExpectRecord> = client.all(&Request::ExpectDelete(two.clone())).unwrap();
+    assert_eq!((ended.len(), count(&mut client)), (2, 3));
+    assert_eq!(client.count(&Request::ExpectDelete(two)).unwrap(), 0);
+    bed.answer(2, 5000, 0);
+    assert_eq!(bed.sent(), 7, "nobody expects it any more");
+    assert_eq!(client.count(&Request::ExpectFlush {}).unwrap(), 3);
+    assert_eq!(count(&mut client), 0);
+    assert_eq!(list(&mut client, ExpectFilter::default()), []);
+
+    bed.stop();
+    let mut ends = 0;
+    for told in watching.join().unwrap() {
+        let Watched::Event(event) = told else {
+            panic!("{told:?}")
+        };
+        let Shown::Expectation(it) = event.subject else {
+            panic!("{event:?}")
+        };
+        assert_eq!((&*it.helper, it.timeout >= 290), ("tftp", true));
+        ends += u32::from(event.event == Kind::Unexpected);
+    }
+    assert_eq!(ends, 6, "each ended once");
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! never holds packets up.
 
 use crate::base::time::Now;
-use crate::conntrack::record::FlowRecord;
+use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::shard::{Cursor, Shard};
 use crossbeam::channel::{Receiver, Sender, bounded};
+use std::fmt;
+use std::sync::Arc;
 
-/// Entries that one request looks at.
+/// Entries, or expectations, that one request looks at.
 const SCAN: u32 = 512;
 /// Requests that may wait for one worker.
 const QUEUE: usize = 16;
@@ -26,20 +28,47 @@ pub enum Command {
     Flush {
         /// Where to go on.
         cursor: Cursor,
-        /// The answer; its flows are empty, their number counts.
+        /// The answer; its rows are empty, their number counts.
         reply: Sender<Listed>,
+    },
+    /// The worker's expectations from a place on.
+    Expectations {
+        /// Where to go on.
+        start: u32,
+        /// Which ones.
+        wanted: Wanted,
+        /// Whether they are to end.
+        end: bool,
+        /// The answer; of those that were to end, those that did.
+        reply: Sender<Expected>,
     },
 }
 
+/// An answer about flows.
+pub type Listed = Answer<FlowRecord, Cursor>;
+
+/// An answer about expectations.
+pub type Expected = Answer<ExpectRecord, u32>;
+
 /// An answer.
 #[derive(Debug)]
-pub struct Listed {
+pub struct Answer<R, C> {
     /// What was found.
-    pub flows: Vec<FlowRecord>,
+    pub rows: Vec<R>,
     /// How many there were.
     pub count: u32,
     /// Where to go on; `None` at the end.
-    pub next: Option<Cursor>,
+    pub next: Option<C>,
+}
+
+/// Says which expectations are meant.
+#[derive(Clone)]
+pub struct Wanted(pub Arc<dyn Fn(&ExpectRecord) -> bool + Send + Sync>);
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wanted(..)")
+    }
 }
 
 /// A worker's mailbox.
@@ -54,22 +83,38 @@ pub fn execute(command: Command, shard: &mut Shard, now: Now) {
     match command {
         Command::List { cursor, reply } => {
             let (flows, next) = shard.scan(cursor, SCAN);
-            let flows: Vec<_> = flows
+            let rows: Vec<_> = flows
                 .into_iter()
                 .map(|flow| shard.record(flow, ticks))
                 .collect();
-            let count = flows.len() as u32;
-            let _ = reply.try_send(Listed { flows, count, next });
+            let count = rows.len() as u32;
+            let _ = reply.try_send(Answer { rows, count, next });
         }
         Command::Flush { cursor, reply } => {
             let (flows, next) = shard.scan(cursor, SCAN);
             shard.remove(&flows);
             let count = flows.len() as u32;
-            let _ = reply.try_send(Listed {
-                flows: Vec::new(),
+            let _ = reply.try_send(Answer {
+                rows: Vec::new(),
                 count,
                 next,
             });
+        }
+        Command::Expectations {
+            start,
+            wanted,
+            end,
+            reply,
+        } => {
+            let (found, next) = shard.expectations(start, SCAN, ticks);
+            let rows: Vec<_> = found
+                .into_iter()
+                .filter(|(_, it)| (wanted.0)(it))
+                .filter(|(id, _)| !end || shard.remove_expectation(*id))
+                .map(|(_, it)| it)
+                .collect();
+            let count = rows.len() as u32;
+            let _ = reply.try_send(Answer { rows, count, next });
         }
     }
 }

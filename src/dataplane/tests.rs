@@ -443,7 +443,7 @@ fn listing_and_flushing_walk_by_cursor() {
             rig.commands[0].send(command).unwrap();
             rig.settle();
             let listed = answer.try_recv().unwrap();
-            flows.extend(listed.flows);
+            flows.extend(listed.rows);
             count += listed.count;
             match listed.next {
                 Some(next) => cursor = next,

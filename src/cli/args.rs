@@ -1,6 +1,7 @@
 //! The command line's grammar, from which help, and later the man page and completions, are made.
 
 use crate::conntrack::event::Kind;
+use crate::control::filter::{ExpectFilter, Net};
 use crate::control::protocol::{self, proto_number};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Show, count or end flows, with conntrack(8)'s options and output.
     Conntrack(ConntrackArgs),
+    /// Show, count or end expectations, with the output of conntrack(8)'s table `expect`.
+    Expect(ExpectArgs),
     /// Totals: packets, flows, the state of the policy.
     Stats,
     /// Dropped packets by reason.
@@ -180,10 +183,7 @@ impl ConntrackArgs {
     /// Which flows to list.
     pub fn filter(&self) -> protocol::Filter {
         protocol::Filter {
-            family: self.family.map(|family| match family {
-                Family::Ipv4 => protocol::Family::Ipv4,
-                Family::Ipv6 => protocol::Family::Ipv6,
-            }),
+            family: self.family.map(protocol::Family::from),
             proto: self.protonum,
         }
     }
@@ -205,6 +205,95 @@ impl ConntrackArgs {
     }
 }
 
+/// Options of `expect`. Addresses may have a length, as in 10.0.0.0/8.
+#[derive(Clone, Debug, clap::Args)]
+#[command(group(ArgGroup::new("action").required(true).args(["dump", "event", "count", "delete", "flush"])))]
+#[command(group(ArgGroup::new("filter").multiple(true).conflicts_with_all(["count", "flush"]).args([
+    "family", "protonum", "tuple_src", "tuple_dst", "tuple_port_dst", "orig_src", "orig_dst", "helper", "zone"
+])))]
+pub struct ExpectArgs {
+    /// List expectations.
+    #[arg(short = 'L', long)]
+    pub dump: bool,
+    /// Print what happens to expectations as it happens, until interrupted.
+    #[arg(short = 'E', long)]
+    pub event: bool,
+    /// End the expectations that the options below mean, one of which is needed, and print them.
+    #[arg(short = 'D', long, requires = "filter")]
+    pub delete: bool,
+    /// Print how many expectations there are.
+    #[arg(short = 'C', long)]
+    pub count: bool,
+    /// End all expectations.
+    #[arg(short = 'F', long)]
+    pub flush: bool,
+    /// Expectations of this address family only.
+    #[arg(short, long, value_name = "FAMILY", value_enum)]
+    pub family: Option<Family>,
+    /// Of flows of this protocol only, by name or number.
+    #[arg(short, long, value_name = "PROTO", value_parser = protocol_number)]
+    pub protonum: Option<u8>,
+    /// Of flows from these addresses only; 0.0.0.0 or :: where anybody may come.
+    #[arg(long, value_name = "ADDRESS")]
+    pub tuple_src: Option<Net>,
+    /// Of flows to these addresses only.
+    #[arg(long, value_name = "ADDRESS")]
+    pub tuple_dst: Option<Net>,
+    /// Of flows to this port only.
+    #[arg(long, value_name = "PORT")]
+    pub tuple_port_dst: Option<u16>,
+    /// Announced by flows from these addresses only.
+    #[arg(short = 's', long, visible_alias = "src", value_name = "ADDRESS")]
+    pub orig_src: Option<Net>,
+    /// Announced by flows to these addresses only.
+    #[arg(short = 'd', long, visible_alias = "dst", value_name = "ADDRESS")]
+    pub orig_dst: Option<Net>,
+    /// Made by this helper only.
+    #[arg(long, value_name = "NAME")]
+    pub helper: Option<String>,
+    /// Of this zone only.
+    #[arg(short = 'w', long, value_name = "ZONE")]
+    pub zone: Option<u16>,
+    /// How to print expectations.
+    #[arg(
+        short,
+        long,
+        value_name = "TYPE",
+        value_enum,
+        value_delimiter = ',',
+        conflicts_with_all = ["count", "flush"]
+    )]
+    pub output: Vec<ConntrackOutput>,
+}
+
+impl ExpectArgs {
+    /// Which expectations are meant.
+    pub fn filter(&self) -> ExpectFilter {
+        ExpectFilter {
+            family: self.family.map(protocol::Family::from),
+            proto: self.protonum,
+            src: self.tuple_src,
+            dst: self.tuple_dst,
+            dport: self.tuple_port_dst,
+            master_src: self.orig_src,
+            master_dst: self.orig_dst,
+            helper: self.helper.clone(),
+            zone: self.zone,
+        }
+    }
+
+    /// Which events to follow; the filter is for what they bring.
+    pub fn watch(&self) -> protocol::Watch {
+        protocol::Watch {
+            kinds: vec![Kind::Expected, Kind::Unexpected],
+            filter: protocol::Filter {
+                family: self.family.map(protocol::Family::from),
+                proto: self.protonum,
+            },
+        }
+    }
+}
+
 /// A table of conntrack(8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Table {
@@ -219,6 +308,15 @@ pub enum Family {
     Ipv4,
     /// IPv6.
     Ipv6,
+}
+
+impl From<Family> for protocol::Family {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::Ipv4 => Self::Ipv4,
+            Family::Ipv6 => Self::Ipv6,
+        }
+    }
 }
 
 /// Kinds of events.

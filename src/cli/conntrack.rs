@@ -1,16 +1,18 @@
-//! `conntrack`: flows as conntrack(8) 1.4.7 prints them, byte for byte.
+//! `conntrack`: flows as conntrack(8) 1.4.7 prints them, byte for byte; and of a flow that a helper
+//! expected, which it shows like any other, that it was, and which flow announced it.
 //!
 //! The golden lines in the tests are what the real program printed for flows of Linux 6.x.
 
 use super::args::{ConntrackArgs, ConntrackOutput};
-use super::events;
-use super::output::{Output, Result};
+use super::events::{self, Events};
+use super::output::{Failure, Output, Result};
 use crate::conntrack::record::{Carried, Detail, Endpoints, FlowRecord};
 use crate::conntrack::types::proto;
-use crate::control::protocol::proto_name;
+use crate::control::protocol::{Shown, proto_name};
 use crate::control::snapshot::{ConntrackRow, VERSION};
 use crate::control::{Client, Request};
 use crate::dataplane::clock::unix_time;
+use serde::Serialize;
 use serde_json::json;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -82,6 +84,9 @@ impl fmt::Display for FlowLine<'_> {
         if flow.assured {
             f.write_str(" [ASSURED]")?;
         }
+        if flow.expected {
+            f.write_str(" [EXPECTED]")?;
+        }
         let listed = matches!(show, Show::Listed(_));
         let marked = matches!(show, Show::Event { mark: true, .. });
         if listed || marked || flow.mark != 0 {
@@ -92,6 +97,12 @@ impl fmt::Display for FlowLine<'_> {
         }
         if let Some(age) = age(flow, show) {
             write!(f, " delta-time={age}")?;
+        }
+        if let Some(helper) = &flow.helper {
+            write!(f, " helper={helper}")?;
+        }
+        if let Some(master) = &flow.master {
+            master_of(f, &master.ends)?;
         }
         f.write_str(if listed { " use=1" } else { "" })
     }
@@ -119,13 +130,25 @@ fn endpoints(f: &mut fmt::Formatter<'_>, number: u8, at: &Endpoints) -> fmt::Res
     }
 }
 
+/// The flow that announced another, in words that mean nothing else to those who read such lines.
+fn master_of(f: &mut fmt::Formatter<'_>, ends: &Endpoints) -> fmt::Result {
+    let (src, dst) = (Address(ends.src), Address(ends.dst));
+    write!(f, " master-src={src} master-dst={dst}")?;
+    match ends.detail {
+        Detail::Ports { sport, dport } => {
+            write!(f, " master-sport={sport} master-dport={dport}")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn carried(f: &mut fmt::Formatter<'_>, carried: &Carried) -> fmt::Result {
     let Carried { packets, bytes } = carried;
     write!(f, " packets={packets} bytes={bytes}")
 }
 
 /// An address as inet_ntop(3) writes it: as Rust does, but for `::a.b.c.d`.
-struct Address(IpAddr);
+pub(super) struct Address(pub(super) IpAddr);
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,15 +186,31 @@ pub(super) fn execute(args: &ConntrackArgs, socket: &Path, out: &mut Output<'_>)
         return Ok(());
     }
     if args.event {
-        return events::execute(args, &mut client, json, out);
+        let events = Events {
+            noun: "flow",
+            watch: args.watch(),
+            wanted: &|shown| matches!(shown, Shown::Flow(_)),
+            output: &args.output,
+            json,
+        };
+        return events::execute(events, &mut client, out);
     }
     if args.stats {
         return stats(&mut client, json, out);
     }
     let extended = args.output.contains(&ConntrackOutput::Extended);
-    let shown = list(&mut client, args, json, extended, out)?;
-    // Footer and flows meet on a terminal: flows first.
-    out.out.flush()?;
+    let show = Show::Listed(unix_time() as u64);
+    let request = Request::ConntrackList(args.filter());
+    let mut rows = Rows::new(json, out);
+    client.rows(&request, |flow: FlowRecord| {
+        let line = FlowLine {
+            flow: &flow,
+            extended,
+            show,
+        };
+        rows.add(&flow, line)
+    })?;
+    let shown = rows.end()?;
     if !json {
         writeln!(
             out.err,
@@ -212,46 +251,58 @@ pub(super) fn program() -> String {
     format!("shardwall v{VERSION} (shardwall)")
 }
 
-fn list(
-    client: &mut Client,
-    args: &ConntrackArgs,
+/// Rows as they come, for the table may be large: a line each, or the elements of a JSON array.
+pub(super) struct Rows<'a, 'b> {
+    out: &'a mut Output<'b>,
     json: bool,
-    extended: bool,
-    out: &mut Output<'_>,
-) -> Result<u64> {
-    let request = Request::ConntrackList(args.filter());
-    let mut shown = 0u64;
-    let mut failed = None;
-    let show = Show::Listed(unix_time() as u64);
-    let mut one = |flow: &FlowRecord| -> Result {
-        if json {
-            // One flow a line, as it comes: the table may be large.
-            let start = if shown == 0 { "[" } else { "," };
-            write!(out.out, "{start}\n  ")?;
-            serde_json::to_writer(&mut *out.out, flow)?;
+    count: u64,
+    failed: Option<Failure>,
+}
+
+impl<'a, 'b> Rows<'a, 'b> {
+    pub(super) fn new(json: bool, out: &'a mut Output<'b>) -> Self {
+        Self {
+            out,
+            json,
+            count: 0,
+            failed: None,
+        }
+    }
+
+    /// Prints `row`, of which `line` is the line. Breaks once it cannot.
+    pub(super) fn add(&mut self, row: &impl Serialize, line: impl fmt::Display) -> ControlFlow<()> {
+        match self.print(row, line) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                self.failed = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn print(&mut self, row: &impl Serialize, line: impl fmt::Display) -> Result {
+        if self.json {
+            let start = if self.count == 0 { "[" } else { "," };
+            write!(self.out.out, "{start}\n  ")?;
+            serde_json::to_writer(&mut *self.out.out, row)?;
         } else {
-            let line = FlowLine {
-                flow,
-                extended,
-                show,
-            };
-            writeln!(out.out, "{line}")?;
+            writeln!(self.out.out, "{line}")?;
         }
-        shown += 1;
+        self.count += 1;
         Ok(())
-    };
-    client.rows(&request, |flow: FlowRecord| match one(&flow) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(failure) => {
-            failed = Some(failure);
-            ControlFlow::Break(())
+    }
+
+    /// How many there were.
+    pub(super) fn end(self) -> Result<u64> {
+        if let Some(failure) = self.failed {
+            return Err(failure);
         }
-    })?;
-    if let Some(failure) = failed {
-        return Err(failure);
+        if self.json {
+            let end = if self.count == 0 { "[]" } else { "\n]" };
+            writeln!(self.out.out, "{end}")?;
+        }
+        // Rows and what is said of them meet on a terminal: rows first.
+        self.out.out.flush()?;
+        Ok(self.count)
     }
-    if json {
-        writeln!(out.out, "{}", if shown == 0 { "[]" } else { "\n]" })?;
-    }
-    Ok(shown)
 }

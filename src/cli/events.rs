@@ -1,14 +1,15 @@
-//! `conntrack -E`: events as conntrack(8) 1.4.7 prints them, as they come, until interrupted.
+//! `conntrack -E` and `expect -E`: events as conntrack(8) 1.4.7 prints them, as they come, until interrupted.
 //!
 //! Concurrency: a thread waits for SIGINT and SIGTERM and shuts the connection down, which ends the
 //! reading like a stop of the appliance does.
 
-use super::args::{ConntrackArgs, ConntrackOutput};
+use super::args::ConntrackOutput;
 use super::conntrack::{FlowLine, Show, program};
+use super::expect::ExpectLine;
 use super::output::{Output, Result};
 use crate::conntrack::event::Kind;
 use crate::control::Client;
-use crate::control::protocol::{Change, EventRecord, Shown, Watched};
+use crate::control::protocol::{Change, EventRecord, Shown, Watch, Watched};
 use serde_json::json;
 use std::fmt;
 use std::net::Shutdown;
@@ -16,7 +17,7 @@ use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// An event as one line of `conntrack -E`, without the newline.
+/// An event as one line of `conntrack -E` or `conntrack -E expect`, without the newline.
 #[derive(Clone, Copy, Debug)]
 pub struct EventLine<'a> {
     /// The event.
@@ -35,7 +36,7 @@ impl fmt::Display for EventLine<'_> {
             write!(f, "[{secs}.{micros:06}]\t")?;
         }
         let (word, show) = match event.event {
-            Kind::New => {
+            Kind::New | Kind::Expected => {
                 let (state, mark) = (true, false);
                 ("[NEW]", Show::Event { state, mark })
             }
@@ -44,35 +45,51 @@ impl fmt::Display for EventLine<'_> {
                 let (state, mark) = (changed(Change::State), changed(Change::Mark));
                 ("[UPDATE]", Show::Event { state, mark })
             }
-            Kind::Destroy => ("[DESTROY]", Show::End),
-            Kind::Expected | Kind::Unexpected => return Ok(()),
+            Kind::Destroy | Kind::Unexpected => ("[DESTROY]", Show::End),
         };
-        let Shown::Flow(flow) = &event.subject else {
-            return Ok(());
-        };
-        let line = FlowLine {
-            flow,
-            extended: self.extended,
-            show,
-        };
-        write!(f, "{word:>9} {line}")
+        write!(f, "{word:>9} ")?;
+        match &event.subject {
+            Shown::Flow(flow) => {
+                let line = FlowLine {
+                    flow,
+                    extended: self.extended,
+                    show,
+                };
+                line.fmt(f)
+            }
+            Shown::Expectation(it) => ExpectLine(it).fmt(f),
+        }
     }
 }
 
-/// Prints what `args` ask for.
-pub(super) fn execute(
-    args: &ConntrackArgs,
-    client: &mut Client,
-    json: bool,
-    out: &mut Output<'_>,
-) -> Result {
-    let extended = args.output.contains(&ConntrackOutput::Extended);
-    let timestamp = args.output.contains(&ConntrackOutput::Timestamp);
+/// What is printed, and how.
+pub(super) struct Events<'a> {
+    /// What they are about.
+    pub(super) noun: &'a str,
+    pub(super) watch: Watch,
+    /// Which of those that the watch brings.
+    pub(super) wanted: &'a dyn Fn(&Shown) -> bool,
+    pub(super) output: &'a [ConntrackOutput],
+    pub(super) json: bool,
+}
+
+/// Prints events.
+pub(super) fn execute(events: Events<'_>, client: &mut Client, out: &mut Output<'_>) -> Result {
+    let Events {
+        noun,
+        watch,
+        wanted,
+        output,
+        json,
+    } = events;
+    let extended = output.contains(&ConntrackOutput::Extended);
+    let timestamp = output.contains(&ConntrackOutput::Timestamp);
     interrupt(client.interrupter()?)?;
     let (mut shown, mut lost) = (0u64, 0u64);
     let mut failed = None;
     let mut print = |told: Watched, more: bool| -> Result {
         match &told {
+            Watched::Event(event) if !wanted(&event.subject) => {}
             Watched::Event(event) => {
                 shown += 1;
                 if json {
@@ -103,7 +120,7 @@ pub(super) fn execute(
         }
         Ok(())
     };
-    client.watch(args.watch(), |told, more| match print(told, more) {
+    client.watch(watch, |told, more| match print(told, more) {
         Ok(()) => ControlFlow::Continue(()),
         Err(failure) => {
             failed = Some(failure);
@@ -116,9 +133,9 @@ pub(super) fn execute(
     out.out.flush()?;
     if !json {
         let program = program();
-        writeln!(out.err, "{program}: {shown} flow events have been shown.")?;
+        writeln!(out.err, "{program}: {shown} {noun} events have been shown.")?;
         if lost > 0 {
-            writeln!(out.err, "{program}: {lost} flow events have been lost.")?;
+            writeln!(out.err, "{program}: {lost} {noun} events have been lost.")?;
         }
     }
     Ok(())

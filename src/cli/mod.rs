@@ -11,6 +11,7 @@ pub mod table;
 mod check;
 mod demo;
 pub mod events;
+pub mod expect;
 pub mod lab;
 mod output;
 mod remote;
@@ -45,6 +46,7 @@ fn dispatch(args: Args) -> ExitCode {
         Command::Check(args) => print(&|out| check::check(&args, out)),
         Command::Reload(args) => print(&|out| remote::reload(&args, &socket, out)),
         Command::Conntrack(args) => print(&|out| conntrack::execute(&args, &socket, out)),
+        Command::Expect(args) => print(&|out| expect::execute(&args, &socket, out)),
         Command::Stats => print(&|out| remote::stats(&socket, out)),
         Command::Drops => print(&|out| remote::drops(&socket, out)),
         Command::Rules => print(&|out| remote::rules(&socket, out)),

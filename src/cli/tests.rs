@@ -3,13 +3,16 @@
 use super::args::{Args, Command, Format};
 use super::conntrack::{FlowLine, Show};
 use super::events::EventLine;
+use super::expect::ExpectLine;
 use super::output::{Failure, Output};
-use super::{check, conntrack, remote};
+use super::{check, conntrack, expect, remote};
 use crate::conntrack::event::Kind;
-use crate::conntrack::record::{Carried, Counters, Detail, Endpoints, FlowRecord};
+use crate::conntrack::record::{
+    Carried, Counters, Detail, Endpoints, ExpectRecord, FlowRecord, MasterRecord,
+};
 use crate::conntrack::types::{SctpState, TcpState};
 use crate::control::protocol::{Change, EventRecord, Shown};
-use crate::control::testbed::{Bed, Folder, RULES, wait};
+use crate::control::testbed::{Bed, Folder, HELPED, READ, RULES, wait};
 use clap::{CommandFactory, Parser};
 use serde_json::Value;
 use std::fs;
@@ -205,6 +208,26 @@ fn golden() -> Vec<(FlowRecord, &'static str)> {
             ),
             "icmp     1 29 src=10.1.0.7 dst=10.2.0.7 type=8 code=0 id=77 packets=1 bytes=38 src=10.2.0.7 dst=10.1.0.7 type=0 code=0 id=77 packets=2 bytes=76 mark=0 use=1",
         ),
+        (
+            FlowRecord {
+                mark: 9,
+                zone: 5,
+                start_ms: Some(1_795_183_322_000),
+                helper: Some("ftp".into()),
+                ..assured(tcp(
+                    make(6, 431998, "fd00::1", "fd00::2", ports(40001, 21)),
+                    TcpState::Established,
+                ))
+            },
+            "tcp      6 431998 ESTABLISHED src=fd00::1 dst=fd00::2 sport=40001 dport=21 src=fd00::2 dst=fd00::1 sport=21 dport=40001 [ASSURED] mark=9 zone=5 delta-time=2 helper=ftp use=1",
+        ),
+        (
+            FlowRecord {
+                helper: Some("tftp".into()),
+                ..make(17, 29, "10.9.0.1", "10.9.0.2", ports(40002, 69))
+            },
+            "udp      17 29 src=10.9.0.1 dst=10.9.0.2 sport=40002 dport=69 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=69 dport=40002 mark=0 helper=tftp use=1",
+        ),
     ]
 }
 
@@ -229,6 +252,183 @@ fn lines_are_conntracks_byte_for_byte() {
         };
         assert_eq!(print(true), format!("{family}{line}"));
     }
+}
+
+/// Expectations of Linux 6.18, and what conntrack 1.4.7 printed for them.
+#[test]
+fn expectations_are_conntracks_byte_for_byte() {
+    let ends = |src: &str, dst: &str, (detail, _): (Detail, Detail)| Endpoints {
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        detail,
+    };
+    let make =
+        |timeout, (proto, master): (u8, u8), expected: Endpoints, ends, helper: &'static str| {
+            ExpectRecord {
+                proto,
+                expected,
+                any_src: expected.src.is_unspecified(),
+                any_sport: true,
+                master: MasterRecord {
+                    proto: master,
+                    ends,
+                },
+                timeout,
+                helper: helper.into(),
+                class: 0,
+                class_name: "".into(),
+                permanent: false,
+                inactive: false,
+                mark: 0,
+                zone: 0,
+                shard: 0,
+            }
+        };
+    let (a, b, a6, b6) = ("10.9.0.1", "10.9.0.2", "fd00::1", "fd00::2");
+    let sip = |timeout, expected| {
+        make(
+            timeout,
+            (17, 17),
+            expected,
+            ends(a, b, ports(5060, 5060)),
+            "sip",
+        )
+    };
+    let register = |permanent, inactive, timeout| ExpectRecord {
+        permanent,
+        inactive,
+        ..sip(timeout, ends(b, a, ports(0, 5060)))
+    };
+    let cases = [
+        (
+            make(
+                299,
+                (6, 6),
+                ends(a, b, ports(0, 45000)),
+                ends(a, b, ports(40001, 21)),
+                "ftp",
+            ),
+            "299 proto=6 src=10.9.0.1 dst=10.9.0.2 sport=0 dport=45000 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.9.0.1 master-dst=10.9.0.2 sport=40001 dport=21 class=0 helper=ftp",
+        ),
+        (
+            make(
+                299,
+                (17, 17),
+                ends(b, a, ports(0, 40002)),
+                ends(a, b, ports(40002, 69)),
+                "tftp",
+            ),
+            "299 proto=17 src=10.9.0.2 dst=10.9.0.1 sport=0 dport=40002 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.9.0.1 master-dst=10.9.0.2 sport=40002 dport=69 class=0 helper=tftp",
+        ),
+        // From anybody.
+        (
+            make(
+                299,
+                (6, 6),
+                ends("0.0.0.0", a, ports(0, 50010)),
+                ends(a, b, ports(40003, 6667)),
+                "irc",
+            ),
+            "299 proto=6 src=0.0.0.0 dst=10.9.0.1 sport=0 dport=50010 mask-src=0.0.0.0 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.9.0.1 master-dst=10.9.0.2 sport=40003 dport=6667 class=0 helper=irc",
+        ),
+        // Announced by a datagram.
+        (
+            make(
+                179,
+                (6, 17),
+                ends(a, b, ports(0, 50001)),
+                ends(a, b, ports(699, 10080)),
+                "amanda",
+            ),
+            "179 proto=6 src=10.9.0.1 dst=10.9.0.2 sport=0 dport=50001 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.9.0.1 master-dst=10.9.0.2 sport=699 dport=10080 class=0 helper=amanda",
+        ),
+        (
+            ExpectRecord {
+                class: 2,
+                ..sip(179, ends(b, a, ports(0, 30003)))
+            },
+            "179 proto=17 src=10.9.0.2 dst=10.9.0.1 sport=0 dport=30003 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.9.0.1 master-dst=10.9.0.2 sport=5060 dport=5060 class=2 helper=sip",
+        ),
+        (
+            register(true, true, 179),
+            "179 proto=17 src=10.9.0.2 dst=10.9.0.1 sport=0 dport=5060 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.9.0.1 master-dst=10.9.0.2 sport=5060 dport=5060 PERMANENT,INACTIVE class=0 helper=sip",
+        ),
+        (
+            register(true, false, 599),
+            "599 proto=17 src=10.9.0.2 dst=10.9.0.1 sport=0 dport=5060 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.9.0.1 master-dst=10.9.0.2 sport=5060 dport=5060 PERMANENT class=0 helper=sip",
+        ),
+        (
+            make(
+                300,
+                (6, 6),
+                ends(b6, a6, ports(0, 51210)),
+                ends(a6, b6, ports(40001, 21)),
+                "ftp",
+            ),
+            "300 proto=6 src=fd00::2 dst=fd00::1 sport=0 dport=51210 mask-src=ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff mask-dst=ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff sport=0 dport=65535 master-src=fd00::1 master-dst=fd00::2 sport=40001 dport=21 class=0 helper=ftp",
+        ),
+    ];
+    for (expectation, line) in cases {
+        assert_eq!(ExpectLine(&expectation).to_string(), line);
+        for (event, word) in [
+            (Kind::Expected, "    [NEW] "),
+            (Kind::Unexpected, "[DESTROY] "),
+        ] {
+            let event = EventRecord {
+                event,
+                time_us: 1_795_195_381_192_247,
+                changed: Vec::new(),
+                subject: Shown::Expectation(expectation.clone()),
+            };
+            let print = |timestamp| {
+                EventLine {
+                    event: &event,
+                    // Which changes nothing there.
+                    extended: timestamp,
+                    timestamp,
+                }
+                .to_string()
+            };
+            assert_eq!(print(false), format!("{word}{line}"));
+            assert_eq!(print(true), format!("[1795195381.192247]\t{word}{line}"));
+            let text = serde_json::to_string(&event).unwrap();
+            let back: EventRecord = serde_json::from_str(&text).unwrap();
+            assert_eq!(back, event, "over the socket");
+        }
+    }
+}
+
+#[test]
+fn flows_that_were_expected_say_so_and_by_whom() {
+    let (there, back) = ports(20, 51210);
+    let master = |src: &str, dst: &str| MasterRecord {
+        proto: 6,
+        ends: Endpoints {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+            detail: ports(40001, 21).0,
+        },
+    };
+    let flow = FlowRecord {
+        tcp_state: Some(TcpState::Established),
+        seen_reply: true,
+        assured: true,
+        expected: true,
+        master: Some(master("10.9.0.1", "10.9.0.2")),
+        ..flow(6, 431_999, "10.9.0.2", "10.9.0.1", there, back)
+    };
+    let line = FlowLine {
+        flow: &flow,
+        extended: false,
+        show: Show::Listed(0),
+    };
+    assert_eq!(
+        line.to_string(),
+        "tcp      6 431999 ESTABLISHED src=10.9.0.2 dst=10.9.0.1 sport=20 dport=51210 src=10.9.0.1 dst=10.9.0.2 sport=51210 dport=20 [ASSURED] [EXPECTED] mark=0 master-src=10.9.0.1 master-dst=10.9.0.2 master-sport=40001 master-dport=21 use=1"
+    );
+    let text = serde_json::to_string(&flow).unwrap();
+    assert!(text.contains(r#""expected":true"#) && text.contains(r#""master":{"proto":6,"#));
+    assert_eq!(serde_json::from_str::<FlowRecord>(&text).unwrap(), flow);
 }
 
 /// Events of Linux 6.18, and what conntrack 1.4.7 printed for them.
@@ -514,6 +714,36 @@ fn conntracks_flags_are_taken_as_conntrack_takes_them() {
 }
 
 #[test]
+fn expects_flags_are_conntracks_and_a_deletion_needs_a_filter() {
+    for line in [
+        "expect -L",
+        "expect --dump -f ipv6 -p tcp -o extended",
+        "expect -L --src 10.0.0.0/8 --dst fd00::1 --helper ftp -w 7",
+        "expect -E -o timestamp,json -p 17",
+        "expect -D --tuple-src 10.0.0.1 --tuple-dst 10.0.0.2/31 --tuple-port-dst 20",
+        "expect -D -w 0",
+        "expect -F",
+        "expect -C --format json",
+    ] {
+        let command = parse(line).map(|args| args.command);
+        assert!(matches!(command, Ok(Command::Expect(_))), "{line}");
+    }
+    for line in [
+        "expect",
+        "expect -D",
+        "expect -D -o json",
+        "expect -L -D -p tcp",
+        "expect -F -p tcp",
+        "expect -C -w 1",
+        "expect -L -s 10.0.0.0/33",
+        "expect -L -w 70000",
+        "expect -S",
+    ] {
+        assert_eq!(parse(line).err(), Some(2), "{line}");
+    }
+}
+
+#[test]
 fn the_other_commands_are_there() {
     match parse("replay -c p.yaml --port lan t.pcap").unwrap().command {
         Command::Replay(args) => {
@@ -557,6 +787,7 @@ fn run(line: &str, socket: PathBuf) -> (ExitCode, String, String) {
         Command::Check(args) => check::check(&args, out),
         Command::Reload(args) => remote::reload(&args, &socket, out),
         Command::Conntrack(args) => conntrack::execute(&args, &socket, out),
+        Command::Expect(args) => expect::execute(&args, &socket, out),
         Command::Stats => remote::stats(&socket, out),
         Command::Drops => remote::drops(&socket, out),
         Command::Rules => remote::rules(&socket, out),
@@ -615,6 +846,84 @@ fn conntrack_lists_counts_and_flushes_like_conntrack() {
         format!("shardwall v{version} (shardwall): connection tracking table has been emptied.\n");
     assert_eq!(said("conntrack -F"), (String::new(), emptied));
     assert_eq!(said("conntrack -C"), ("0\n".into(), String::new()));
+}
+
+#[test]
+fn expect_lists_counts_and_ends_like_conntrack() {
+    let mut bed = Bed::under(1, HELPED);
+    bed.start_control();
+    let socket = bed.socket();
+    let watch = |line| {
+        let socket = socket.clone();
+        std::thread::spawn(move || run(line, socket))
+    };
+    let text = watch("expect -E");
+    let some = watch("expect -E --tuple-dst 10.0.0.2 --format json");
+    let flows = watch("conntrack -E");
+    wait(|| bed.appliance.hub().watchers() == 3);
+    (1..=4).for_each(|host| bed.ask(host, 69, READ));
+
+    let name = format!("shardwall v{} (shardwall)", env!("CARGO_PKG_VERSION"));
+    let said = |line: &str| {
+        let (code, out, err) = run(line, bed.socket());
+        assert_eq!(code, ExitCode::SUCCESS, "{line}");
+        (out, err)
+    };
+    let (out, err) = said("expect -L");
+    assert_eq!(err, format!("{name}: 4 expectations have been shown.\n"));
+    let rest = " proto=17 src=10.9.0.1 dst=10.0.0.1 sport=0 dport=4000 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.0.0.1 master-dst=10.9.0.1 sport=4000 dport=69 class=0 helper=tftp";
+    assert!(out.lines().any(|line| line.ends_with(rest)), "{out}");
+    assert_eq!(said("expect -L -s 10.0.0.0/30 -p udp").0.lines().count(), 3);
+    assert_eq!(json("expect -L", &bed).as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        json("expect -L -o json -f ipv6", &bed),
+        Value::Array(Vec::new())
+    );
+    assert_eq!(said("expect -C"), ("4\n".into(), String::new()));
+    assert_eq!(json("expect -C", &bed)["count"], 4);
+    let (out, err) = said("expect -D --tuple-dst 10.0.0.1 --tuple-port-dst 4000");
+    assert!(out.ends_with(&format!("{rest}\n")), "{out}");
+    assert_eq!(err, format!("{name}: 1 expectations have been deleted.\n"));
+    assert_eq!(
+        json("expect -D --helper tftp -d 10.9.0.1 -s 10.0.0.4", &bed)[0]["helper"],
+        "tftp"
+    );
+    assert_eq!(
+        said("expect -F"),
+        (
+            String::new(),
+            format!("{name}: expectation table has been emptied.\n")
+        )
+    );
+    assert_eq!(json("expect -F", &bed)["flushed"], 0);
+    assert!(
+        said("conntrack -L")
+            .0
+            .contains(" mark=0 helper=tftp use=1\n")
+    );
+
+    bed.stop();
+    let (_, out, err) = text.join().unwrap();
+    let words: Vec<&str> = out.lines().map(|line| &line[..10]).collect();
+    let (new, gone) = ("    [NEW] ", "[DESTROY] ");
+    assert_eq!(words, [new, new, new, new, gone, gone, gone, gone], "{out}");
+    assert!(out.starts_with(&format!("{new}300{rest}\n")), "{out}");
+    assert_eq!(
+        err,
+        format!("{name}: 8 expectation events have been shown.\n")
+    );
+    let (_, out, _) = some.join().unwrap();
+    let events = out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let kinds: Vec<Value> = events.map(|event| event["event"].clone()).collect();
+    assert_eq!(kinds, ["expect-new", "expect-destroy"]);
+    let (_, out, _) = flows.join().unwrap();
+    assert_eq!(out.lines().count(), 4, "flows only: {out}");
+    assert!(
+        out.lines().all(|line| line.ends_with(" helper=tftp")),
+        "{out}"
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@
 use super::args::Format;
 use crate::base::hash::HashKey;
 use crate::base::time::Now;
+use crate::conntrack::limit::Budget;
 use crate::conntrack::record::FlowRecord;
 use crate::conntrack::types::CtState;
 use crate::dataplane::capture::{Capture, Captured};
@@ -47,7 +48,7 @@ struct CtLine {
     timeout: u32,
     assured: bool,
     seen_reply: bool,
-    helper: Option<&'static str>,
+    helper: Option<Cow<'static, str>>,
     expected: bool,
 }
 
@@ -59,8 +60,8 @@ impl From<FlowRecord> for CtLine {
             timeout: record.timeout,
             assured: record.assured,
             seen_reply: record.seen_reply,
-            helper: None,
-            expected: false,
+            helper: record.helper,
+            expected: record.expected,
         }
     }
 }
@@ -144,8 +145,7 @@ fn replay(
         };
         // Time does not run backwards, whatever the capture says.
         now = now.max(Now::from_nanos(captured.nanos));
-        let limit = compiled.conntrack().max;
-        let run = run.get_or_insert_with(|| Run::new(limit, now, &counters));
+        let run = run.get_or_insert_with(|| Run::new(&compiled, now, &counters));
         let line = run.step(&compiled, now, iif, captured, number);
         match format {
             Format::Json => {
@@ -178,10 +178,15 @@ struct Run {
 }
 
 impl Run {
-    fn new(limit: u32, now: Now, counters: &Arc<Counters>) -> Self {
+    #[allow(clippy::expect_used)] // one is asked for
+    fn new(policy: &Compiled, now: Now, counters: &Arc<Counters>) -> Self {
         let key = HashKey::from_seed(1);
+        let config = policy.conntrack();
+        let budget = Arc::new(Budget::new(config.max, 1));
+        let ends = Pipeline::expecters(&budget, 1, config.expect_max);
+        let expecter = ends.into_iter().next().expect("one end for one worker");
         Self {
-            pipeline: Pipeline::new(0, limit, key, now, counters.clone()),
+            pipeline: Pipeline::sharing(0, budget, expecter, key, now, counters.clone()),
             defrag: Defrag::new(Limits::DEFAULT, key, counters.clone()),
             joined: vec![0; MAX_JOINED],
         }
@@ -196,7 +201,9 @@ impl Run {
         captured: Captured,
         n: u64,
     ) -> Line<'a> {
-        self.pipeline.shard_mut().expire(now.ticks(), usize::MAX);
+        let shard = self.pipeline.shard_mut();
+        shard.begin(now, 0);
+        shard.expire(now.ticks(), usize::MAX);
         self.defrag.expire(now.ticks(), usize::MAX);
         self.pipeline.counters().received.add(1);
         let Captured {
@@ -312,7 +319,11 @@ fn print_text(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
         }
         let reply = if ct.seen_reply { "" } else { " [UNREPLIED]" };
         let assured = if ct.assured { " [ASSURED]" } else { "" };
-        write!(out, "{reply}{assured}")?;
+        let expected = if ct.expected { " [EXPECTED]" } else { "" };
+        write!(out, "{reply}{assured}{expected}")?;
+        if let Some(helper) = &ct.helper {
+            write!(out, " helper={helper}")?;
+        }
     }
     writeln!(out)
 }

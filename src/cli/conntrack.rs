@@ -222,7 +222,8 @@ pub(super) fn execute(args: &ConntrackArgs, socket: &Path, out: &mut Output<'_>)
 }
 
 /// Each worker's counters, where conntrack(8) prints each processor's. Nothing is ever searched
-/// twice here, no insertion clashes with another, and no chain is too long.
+/// twice here, no insertion clashes with another, and no chain is too long. What stands last is what
+/// older versions of the program printed of expectations.
 fn stats(client: &mut Client, json: bool, out: &mut Output<'_>) -> Result {
     let rows: Vec<ConntrackRow> = client.all(&Request::ConntrackStats {})?;
     if json {
@@ -232,7 +233,8 @@ fn stats(client: &mut Client, json: bool, out: &mut Output<'_>) -> Result {
         writeln!(
             out.out,
             "cpu={:<4}\tfound={} invalid={} insert={} insert_failed={} drop={} early_drop={} error={} \
-             search_restart=0 clash_resolve=0 chaintoolong=0 ",
+             search_restart=0 clash_resolve=0 chaintoolong=0 \
+             expect_new={} expect_create={} expect_delete={} ",
             row.worker,
             row.found,
             row.invalid,
@@ -240,7 +242,10 @@ fn stats(client: &mut Client, json: bool, out: &mut Output<'_>) -> Result {
             row.insert_failed,
             row.drop,
             row.early_drop,
-            row.error
+            row.error,
+            row.expect_new,
+            row.expect_create,
+            row.expect_delete
         )?;
     }
     Ok(())

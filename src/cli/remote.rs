@@ -5,7 +5,7 @@ use super::check::counted;
 use super::output::{Output, Result};
 use super::table::Side::{Left, Right};
 use super::table::{Side, print};
-use crate::control::snapshot::{DropRow, PortRow, RuleRow, Stats, WorkerRow};
+use crate::control::snapshot::{DropRow, HelperRow, PortRow, RuleRow, Stats, WorkerRow};
 use crate::control::{Client, ReloadReport, Request};
 use crate::dataplane::clock::unix_time;
 use std::path::Path;
@@ -62,8 +62,8 @@ pub(super) fn stats(socket: &Path, out: &mut Output<'_>) -> Result {
     let share = 100.0 * ct.entries as f64 / f64::from(ct.limit.max(1));
     writeln!(
         out.out,
-        "{} of {} flows ({share:.1}%)\n",
-        ct.entries, ct.limit
+        "{} of {} flows ({share:.1}%), {} of {} expectations\n",
+        ct.entries, ct.limit, ct.expectations, ct.expect_limit
     )?;
     let rows = [
         ("received", packets.received, "packets taken from ports"),
@@ -107,6 +107,13 @@ pub(super) fn stats(socket: &Path, out: &mut Output<'_>) -> Result {
             ct.icmp_error,
             "ICMP errors that quote no known flow",
         ),
+        ("expect_new", ct.expect_new, "flows that a helper expected"),
+        (
+            "expect_create",
+            ct.expect_create,
+            "expectations that helpers made",
+        ),
+        ("expect_delete", ct.expect_delete, "expectations that ended"),
     ];
     let rows = rows.map(|(name, count, text)| [name.into(), count.to_string(), text.into()]);
     print(
@@ -114,7 +121,53 @@ pub(super) fn stats(socket: &Path, out: &mut Output<'_>) -> Result {
         [("COUNTER", Left), ("COUNT", Right), ("MEANING", Left)],
         &rows,
     )?;
+    helpers(&stats.helpers, out)
+}
+
+/// Those helpers that were attached to a flow, or expected one.
+fn helpers(rows: &[HelperRow], out: &mut Output<'_>) -> Result {
+    let used = rows.iter().filter(|row| row.flows + row.used > 0);
+    let rows: Vec<_> = used.map(helper).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out.out)?;
+    let columns = [
+        ("HELPER", Left),
+        ("FLOWS", Right),
+        ("PARSED", Right),
+        ("EXPECTED", Right),
+        ("USED", Right),
+        ("EXPIRED", Right),
+        ("WITHDRAWN", Right),
+        ("REFUSED", Left),
+    ];
+    print(out.out, columns, &rows)?;
     Ok(())
+}
+
+fn helper(row: &HelperRow) -> [String; 8] {
+    let refused = row.refused.iter().filter(|(_, count)| **count > 0);
+    let refused: Vec<_> = refused
+        .map(|(why, count)| format!("{why} {count}"))
+        .collect();
+    let refused = match refused.is_empty() {
+        true => "-".into(),
+        false => refused.join(", "),
+    };
+    let counts = [
+        row.flows,
+        row.parsed,
+        row.expected,
+        row.used,
+        row.expired,
+        row.withdrawn,
+    ];
+    let [flows, parsed, expected, used, expired, withdrawn] = counts.map(|count| count.to_string());
+    let name = row.helper.clone();
+    [
+        name, flows, parsed, expected, used, expired, withdrawn, refused,
+    ]
 }
 
 /// `drops`.

@@ -610,7 +610,7 @@ fn events_are_printed_until_the_appliance_stops() {
     let (_, stats, _) = run("conntrack -S", bed.socket());
     assert_eq!(
         stats,
-        "cpu=0   \tfound=0 invalid=0 insert=2 insert_failed=0 drop=0 early_drop=0 error=0 search_restart=0 clash_resolve=0 chaintoolong=0 \n"
+        "cpu=0   \tfound=0 invalid=0 insert=2 insert_failed=0 drop=0 early_drop=0 error=0 search_restart=0 clash_resolve=0 chaintoolong=0 expect_new=0 expect_create=0 expect_delete=0 \n"
     );
     bed.stop();
     let (code, out, err) = text.join().unwrap();
@@ -901,6 +901,15 @@ fn expect_lists_counts_and_ends_like_conntrack() {
             .0
             .contains(" mark=0 helper=tftp use=1\n")
     );
+    assert!(
+        said("conntrack -S")
+            .0
+            .ends_with(" expect_new=0 expect_create=4 expect_delete=4 \n")
+    );
+    let stats = said("stats").0;
+    let rows = "\n\nHELPER  FLOWS  PARSED  EXPECTED  USED  EXPIRED  WITHDRAWN  REFUSED\n\
+                tftp        4       4         4     0        0          4  -\n";
+    assert!(stats.ends_with(rows), "{stats}");
 
     bed.stop();
     let (_, out, err) = text.join().unwrap();

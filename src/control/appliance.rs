@@ -225,6 +225,11 @@ impl Appliance {
         self.started.conntrack.max
     }
 
+    /// Most flows that helpers expect at a time: set at start.
+    pub fn expect_limit(&self) -> u32 {
+        self.started.conntrack.expect_max
+    }
+
     /// How the last reload went.
     pub fn reload_state(&self) -> ReloadState {
         *self.state.lock()

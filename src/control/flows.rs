@@ -103,16 +103,10 @@ impl Appliance {
 
     /// How many expectations there are.
     pub fn count_expectations(&self) -> u64 {
-        let sum = |of: fn(&HelperCounters) -> u64| -> u64 {
-            let workers = self.shared.workers.iter();
-            workers
-                .flat_map(|worker| &worker.path.ct.helpers)
-                .map(of)
-                .sum()
-        };
         // As with flows: what ended comes first.
-        let ended = sum(HelperCounters::ended);
-        sum(|helper| helper.expected.get()).saturating_sub(ended)
+        let ended = self.sum_helpers(HelperCounters::ended);
+        let made = self.sum_helpers(|helper| helper.expected.get());
+        made.saturating_sub(ended)
     }
 
     fn walk<R, C: Copy + Default>(

@@ -51,6 +51,15 @@ metrics! {
     EventsLost COUNTER "shardwall_conntrack_events_lost_total" "Events lost because a queue was full: a worker's, or a reader's."
     Delete COUNTER "shardwall_conntrack_delete_total" "Flows that ended."
     IcmpError COUNTER "shardwall_conntrack_icmp_error_total" "ICMP errors that quote no known flow."
+    Expectations GAUGE "shardwall_expectations" "Flows that helpers expect."
+    ExpectationsLimit GAUGE "shardwall_expectations_limit" "Most flows that helpers expect at a time."
+    HelperFlows COUNTER "shardwall_helper_flows_total" "Flows that the helper was attached to."
+    HelperParsed COUNTER "shardwall_helper_parsed_total" "Messages that the helper understood."
+    HelperExpected COUNTER "shardwall_helper_expected_total" "Expectations that the helper made."
+    HelperUsed COUNTER "shardwall_helper_used_total" "Flows that fulfilled an expectation of the helper."
+    HelperExpired COUNTER "shardwall_helper_expired_total" "Expectations whose time was over before a flow came."
+    HelperWithdrawn COUNTER "shardwall_helper_withdrawn_total" "Expectations that ended with the flow that announced them, made room for newer ones, or were taken back."
+    HelperRefused COUNTER "shardwall_helper_refused_total" "What payloads asked for and did not get, by reason."
     Received COUNTER "shardwall_received_packets_total" "Packets taken from ports."
     Forwarded COUNTER "shardwall_forwarded_packets_total" "Packets handed to ports."
     Punted COUNTER "shardwall_punted_packets_total" "Packets given to the host's own stack."
@@ -134,6 +143,7 @@ impl Collector for Reader {
         let appliance = &self.appliance;
         out.add(Id::BuildInfo, &[("version", VERSION)], 1.0);
         tracking(appliance, &mut out);
+        helpers(appliance, &mut out);
         packets(appliance, &mut out);
         ports(appliance, &mut out);
         for rule in appliance.rules() {
@@ -181,6 +191,30 @@ fn tracking(appliance: &Appliance, out: &mut Families) {
     ];
     for (queue, lost) in lost {
         out.add(Id::EventsLost, &[("queue", queue)], lost as f64);
+    }
+}
+
+fn helpers(appliance: &Appliance, out: &mut Families) {
+    out.add(Id::Expectations, &[], appliance.count_expectations() as f64);
+    let limit = f64::from(appliance.expect_limit());
+    out.add(Id::ExpectationsLimit, &[], limit);
+    for row in appliance.helpers() {
+        let helper = ("helper", row.helper.as_str());
+        let counters = [
+            (Id::HelperFlows, row.flows),
+            (Id::HelperParsed, row.parsed),
+            (Id::HelperExpected, row.expected),
+            (Id::HelperUsed, row.used),
+            (Id::HelperExpired, row.expired),
+            (Id::HelperWithdrawn, row.withdrawn),
+        ];
+        for (id, count) in counters {
+            out.add(id, &[helper], count as f64);
+        }
+        for (reason, count) in &row.refused {
+            let labels = [helper, ("reason", reason)];
+            out.add(Id::HelperRefused, &labels, *count as f64);
+        }
     }
 }
 

@@ -5,10 +5,13 @@
 
 use super::appliance::{Appliance, NicStats, PortView, ReloadState};
 use crate::base::counter::Counter;
-use crate::conntrack::shard::CtCounters;
+use crate::conntrack::helper::Refusal;
+use crate::conntrack::shard::{CtCounters, HelperCounters};
 use crate::dataplane::shared::WorkerCounters;
+use crate::helpers;
 use crate::pipeline::{Counters, DropReason};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -30,6 +33,8 @@ pub struct Stats {
     pub packets: PacketStats,
     /// Tracking.
     pub conntrack: ConntrackStats,
+    /// What helpers did, a row for each that this build has.
+    pub helpers: Vec<HelperRow>,
 }
 
 /// Where frames went: `received = forwarded + dropped + punted + held` at rest.
@@ -68,6 +73,11 @@ pub struct ConntrackStats {
     pub early_drop: u64,
     pub delete: u64,
     pub icmp_error: u64,
+    pub expectations: u64,
+    pub expect_limit: u32,
+    pub expect_new: u64,
+    pub expect_create: u64,
+    pub expect_delete: u64,
     pub events: EventStats,
 }
 
@@ -96,6 +106,30 @@ pub struct ConntrackRow {
     pub drop: u64,
     pub early_drop: u64,
     pub error: u64,
+    pub expect_new: u64,
+    pub expect_create: u64,
+    pub expect_delete: u64,
+}
+
+/// A helper, and what it did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelperRow {
+    /// Its name.
+    pub helper: String,
+    /// Flows that it was attached to.
+    pub flows: u64,
+    /// Messages that it understood.
+    pub parsed: u64,
+    /// Expectations that it made.
+    pub expected: u64,
+    /// Flows that fulfilled one.
+    pub used: u64,
+    /// Expectations whose time was over.
+    pub expired: u64,
+    /// Expectations that ended otherwise.
+    pub withdrawn: u64,
+    /// What was refused, by the reason's name.
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// Packets dropped for one reason.
@@ -211,8 +245,14 @@ impl Appliance {
                 early_drop: ct(|c| &c.early_drop),
                 delete: ct(|c| &c.delete),
                 icmp_error: ct(|c| &c.icmp_error),
+                expectations: self.count_expectations(),
+                expect_limit: self.expect_limit(),
+                expect_new: self.sum_helpers(|helper| helper.used.get()),
+                expect_create: self.sum_helpers(|helper| helper.expected.get()),
+                expect_delete: self.sum_helpers(HelperCounters::ended),
                 events: self.events(),
             },
+            helpers: self.helpers(),
         }
     }
 
@@ -233,6 +273,7 @@ impl Appliance {
         workers
             .map(|(worker, counters)| {
                 let ct = &counters.path.ct;
+                let helpers = |of: fn(&HelperCounters) -> u64| ct.helpers.iter().map(of).sum();
                 ConntrackRow {
                     worker,
                     found: ct.found.get(),
@@ -242,6 +283,45 @@ impl Appliance {
                     drop: ct.drop.get(),
                     early_drop: ct.early_drop.get(),
                     error: ct.icmp_error.get(),
+                    expect_new: helpers(|helper| helper.used.get()),
+                    expect_create: helpers(|helper| helper.expected.get()),
+                    expect_delete: helpers(HelperCounters::ended),
+                }
+            })
+            .collect()
+    }
+
+    /// The sum over workers and helpers.
+    pub(super) fn sum_helpers(&self, of: fn(&HelperCounters) -> u64) -> u64 {
+        let workers = self.shared.workers.iter();
+        let helpers = workers.flat_map(|worker| &worker.path.ct.helpers);
+        helpers.map(of).sum()
+    }
+
+    /// What each helper did.
+    pub fn helpers(&self) -> Vec<HelperRow> {
+        let infos = helpers::INFOS.iter().enumerate();
+        infos
+            .map(|(at, info)| {
+                let sum = |of: fn(&HelperCounters) -> &Counter| {
+                    self.sum(|worker| of(&worker.path.ct.helpers[at]))
+                };
+                let refused = Refusal::ALL.iter().map(|why| {
+                    let count = |worker: &WorkerCounters| {
+                        worker.path.ct.helpers[at].refused[*why as usize].get()
+                    };
+                    let count = self.shared.workers.iter().map(count).sum();
+                    (why.name().to_owned(), count)
+                });
+                HelperRow {
+                    helper: info.name.into(),
+                    flows: sum(|helper| &helper.attached),
+                    parsed: sum(|helper| &helper.parsed),
+                    expected: sum(|helper| &helper.expected),
+                    used: sum(|helper| &helper.used),
+                    expired: sum(|helper| &helper.expired),
+                    withdrawn: sum(|helper| &helper.withdrawn),
+                    refused: refused.collect(),
                 }
             })
             .collect()

@@ -180,19 +180,33 @@ fn exported(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn a_scrape_exports_exactly_the_declared_names() {
-    let bed = Bed::new(2);
+    let bed = Bed::under(2, HELPED);
     bed.send(1);
+    bed.ask(1, 69, READ);
+    bed.ask(2, 69, READ);
+    bed.answer(1, 5000, 0);
     let metrics = Metrics::new(bed.appliance.clone()).unwrap();
     let text = metrics.scrape().unwrap();
     assert_eq!(exported(&text), NAMES.iter().copied().collect());
     for line in [
-        "shardwall_received_packets_total 1",
-        "shardwall_conntrack_insert_total 1",
+        "shardwall_received_packets_total 4",
+        "shardwall_conntrack_insert_total 4",
         "shardwall_conntrack_entries_limit 262144",
         "shardwall_drop_packets_total{reason=\"handoff-full\"} 0",
-        "shardwall_port_rx_packets_total{port=\"lan\"} 1",
+        "shardwall_port_rx_packets_total{port=\"lan\"} 3",
         "shardwall_port_missed_packets_total{port=\"wan\"} 0",
-        "shardwall_policy_hits_packets_total{rule=\"forward/outbound\"} 1",
+        "shardwall_policy_hits_packets_total{rule=\"forward/outbound\"} 3",
+        "shardwall_policy_hits_packets_total{rule=\"helpers/boot\"} 2",
+        "shardwall_expectations 1",
+        "shardwall_expectations_limit 65536",
+        "shardwall_helper_flows_total{helper=\"tftp\"} 2",
+        "shardwall_helper_parsed_total{helper=\"tftp\"} 2",
+        "shardwall_helper_expected_total{helper=\"tftp\"} 2",
+        "shardwall_helper_used_total{helper=\"tftp\"} 1",
+        "shardwall_helper_expired_total{helper=\"tftp\"} 0",
+        "shardwall_helper_withdrawn_total{helper=\"tftp\"} 0",
+        "shardwall_helper_refused_total{helper=\"tftp\",reason=\"table-full\"} 0",
+        "# TYPE shardwall_expectations gauge",
         "shardwall_policy_hits_packets_total{rule=\"forward/policy\"} 0",
         "shardwall_config_generation 1",
         "shardwall_config_last_reload_successful 1",

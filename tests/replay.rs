@@ -70,6 +70,43 @@ fn agrees_with_the_kernel() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+#[test]
+fn what_helpers_do_is_in_the_record() {
+    let out = replay(
+        &file("policies/kernel-samples.yaml"),
+        &file("samples/kernel.pcapng"),
+        &[],
+    );
+    let lines = objects(&out.stdout);
+    // Control flows of FTP and TFTP, and the first and the last packet of what they announced.
+    for (n, helper, expected) in [
+        (36, Some("ftp"), false),
+        (38, None, true),
+        (40, None, true),
+        (57, Some("tftp"), false),
+        (58, None, true),
+        (62, None, false),
+    ] {
+        let ct = &lines[n - 1]["ct"];
+        assert_eq!(ct["helper"].as_str(), helper, "packet {n}: {ct}");
+        assert_eq!(ct["expected"], expected, "packet {n}: {ct}");
+    }
+    let text = Command::new(env!("CARGO_BIN_EXE_shardwall"))
+        .args(["replay", "-c"])
+        .args(["policies/kernel-samples.yaml", "samples/kernel.pcapng"].map(file))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    for (n, end) in [
+        (36, "tcp 300 ESTABLISHED [ASSURED] helper=ftp"),
+        (38, "tcp 120 SYN_SENT [UNREPLIED] [EXPECTED]"),
+        (57, "udp 30 [UNREPLIED] helper=tftp"),
+    ] {
+        assert!(lines[n - 1].ends_with(end), "{}", lines[n - 1]);
+    }
+}
+
 /// The last three packets of a conversation are one datagram: two are on hold, the third speaks
 /// for all.
 #[test]

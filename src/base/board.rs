@@ -246,6 +246,16 @@ impl<const W: usize> Board<W> {
         hash >> 32 << 32 | u64::from(id.0 + 1)
     }
 
+    /// Whether there may be a note under `hash`: a look at one bucket, which notes with another hash
+    /// can deceive.
+    #[inline]
+    pub fn may_have(&self, hash: u64) -> bool {
+        let bucket = &self.buckets[self.home(hash)];
+        let mut slots = bucket.slots.iter();
+        slots.any(|slot| slot.load(Acquire) >> 32 == hash >> 32)
+            || bucket.spilled.load(Acquire) != 0
+    }
+
     /// The first note under `hash` that `look` does not pass over, for `reader`, who may look at it
     /// until it is quiescent. Sleeping notes are shown too: [`Note::state`] tells.
     #[inline]

@@ -105,8 +105,6 @@ pub enum Flow {
     None,
     /// It belongs to this entry.
     Known(FlowRef),
-    /// It belongs to this entry, and a helper listens to it.
-    Helped(FlowRef),
     /// It starts a flow that is not in the table yet.
     Pending,
 }
@@ -116,7 +114,7 @@ impl Flow {
     #[inline]
     pub const fn known(self) -> Option<FlowRef> {
         match self {
-            Flow::Known(flow) | Flow::Helped(flow) => Some(flow),
+            Flow::Known(flow) => Some(flow),
             Flow::None | Flow::Pending => None,
         }
     }
@@ -129,6 +127,8 @@ pub struct Tracked {
     pub state: CtState,
     /// Which way it goes in its flow; `None` without one.
     pub dir: Option<Dir>,
+    /// A helper listens to the flow, and has to hear the packet if it passes.
+    pub helped: bool,
     /// The flow.
     pub flow: Flow,
 }
@@ -138,6 +138,7 @@ impl Tracked {
         Self {
             state,
             dir: None,
+            helped: false,
             flow: Flow::None,
         }
     }
@@ -367,6 +368,7 @@ impl Shard {
         Some(Tracked {
             state: CtState::Established,
             dir: Some(dir),
+            helped: false,
             flow: Flow::Known(FlowRef { v6, entry }),
         })
     }
@@ -444,6 +446,7 @@ impl Shard {
         Tracked {
             state: CtState::Related,
             dir: Some(dir),
+            helped: false,
             flow: Flow::Known(flow),
         }
     }
@@ -481,14 +484,13 @@ impl Shard {
             if config.accounting && outcome.counts() {
                 rest.account[dir as usize].add(u32::from(parsed.ip_len()));
             }
-            let known = if helped { Flow::Helped(flow) } else { Flow::Known(flow) };
-            let known = Tracked { state, dir: Some(dir), flow: known };
+            let known = Tracked { state, dir: Some(dir), helped, flow: Flow::Known(flow) };
             match outcome {
                 Outcome::Refresh(span) => table.refresh(flow.entry, now, span),
                 Outcome::Keep => {}
                 Outcome::Kill => {
                     self.end(flow);
-                    return Some(Tracked { flow: Flow::None, ..known });
+                    return Some(Tracked { helped: false, flow: Flow::None, ..known });
                 }
                 Outcome::Invalid => {
                     // What the first chunks of an SCTP packet did stays done.
@@ -577,6 +579,7 @@ impl Shard {
         Tracked {
             state: unanswered(core.status),
             dir: Some(Dir::Original),
+            helped: false,
             flow: Flow::Pending,
         }
     }

@@ -206,6 +206,51 @@ impl KeyV4 {
 impl AnyKey {
     /// The key of no flow.
     pub const NONE: Self = Self::V4(KeyV4([0; 2]));
+
+    /// Where a packet of the flow goes that comes from the `lo` side, or not; for protocols that
+    /// have ports.
+    #[inline]
+    pub fn destination(&self, from_lo: bool) -> Destination {
+        let (addr, rest) = match (self, from_lo) {
+            (Self::V4(KeyV4([addrs, rest])), true) => ([0, addrs & 0xffff_ffff], rest),
+            (Self::V4(KeyV4([addrs, rest])), false) => ([0, addrs >> 32], rest),
+            (Self::V6(KeyV6([_, _, high, low, rest])), true) => ([*high, *low], rest),
+            (Self::V6(KeyV6([high, low, _, _, rest])), false) => ([*high, *low], rest),
+        };
+        let port = if from_lo { rest >> 32 } else { rest >> 48 };
+        Destination {
+            addr,
+            port: port as u16,
+            proto: (rest >> 8) as u8,
+            zone: (rest >> 16) as u16,
+        }
+    }
+
+    /// The tuple of a packet that comes from the `lo` side, or not; `None` for what nothing answers.
+    pub fn tuple(&self, from_lo: bool) -> Option<Tuple> {
+        let tuple = match self {
+            Self::V4(key) => key.lo_tuple(),
+            Self::V6(key) => key.lo_tuple(),
+        };
+        if from_lo {
+            Some(tuple)
+        } else {
+            tuple.reversed()
+        }
+    }
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The address; that of IPv4 is in the lower half.
+    pub addr: [u64; 2],
+    /// The port.
+    pub port: u16,
+    /// The transport protocol.
+    pub proto: u8,
+    /// The zone.
+    pub zone: u16,
 }
 
 /// What a flow table needs of a key. The all-zero value stands for "no flow".
@@ -366,11 +411,19 @@ mod tests {
                 let ((key, from_lo), (other, back_from_lo)) = (unique(&there), unique(&back));
                 prop_assert_eq!(key, other);
                 prop_assert!(there == back || from_lo != back_from_lo);
-                let restored = match key {
-                    AnyKey::V4(key) => key.lo_tuple(),
-                    AnyKey::V6(key) => key.lo_tuple(),
+                prop_assert_eq!(key.tuple(from_lo), Some(there));
+                prop_assert_eq!(key.tuple(!from_lo), Some(back));
+                let dst = match addrs {
+                    Addrs::V4 { dst, .. } => u128::from(dst),
+                    Addrs::V6 { dst, .. } => dst,
                 };
-                prop_assert_eq!(restored, if from_lo { there } else { back });
+                let to = Destination {
+                    addr: [(dst >> 64) as u64, dst as u64],
+                    port: dport,
+                    proto,
+                    zone,
+                };
+                prop_assert_eq!(key.destination(from_lo), to);
             }
         }
 

@@ -10,7 +10,7 @@ use crate::conntrack::icmp;
 use crate::conntrack::limit::Budget;
 use crate::conntrack::shard::{Flow, FlowRef, Prepared, Shard, Tracked};
 use crate::conntrack::table::InsertError;
-use crate::conntrack::types::{CtState, Dir, proto};
+use crate::conntrack::types::{CtState, proto};
 use crate::helpers;
 use crate::policy::{
     Compiled, Counted, Decision, Facts, FlowFacts, PortId, RawVerdict, RejectWith, RuleId, Verdict,
@@ -313,9 +313,6 @@ impl Pipeline {
             .track(data, parsed, prepared, notrack, ticks, config);
         facts.state = tracked.state;
         facts.dir = tracked.dir;
-        if tracked.flow == Flow::Pending && policy.has_helpers() {
-            self.attach(policy, &facts);
-        }
         let decision = if policy.asks_of_flows() {
             self.forward_with_flow(policy, &facts, tracked.flow)
         } else {
@@ -333,35 +330,34 @@ impl Pipeline {
             Verdict::Drop => Disposition::Drop(DropReason::Policy),
             Verdict::Reject(with) => Disposition::Reject(with),
         };
-        let disposition = match (disposition, tracked.flow) {
-            (Disposition::Forward(_), Flow::Pending) => match self.shard.commit(ticks) {
-                Ok(flow) if self.shard.is_helped(flow) => {
-                    let passes = self.assist(flow, Dir::Original, data, parsed, ticks);
-                    tracked.flow = if passes {
-                        Flow::Helped(flow)
-                    } else {
-                        self.shard.revoke(flow);
-                        Flow::None
-                    };
-                    passed(passes, disposition)
+        let before = tracked.flow;
+        let disposition = match (disposition, before) {
+            (Disposition::Forward(_), Flow::Pending) => {
+                if policy.has_helpers() {
+                    self.attach(policy, &facts);
                 }
-                Ok(flow) => {
-                    tracked.flow = Flow::Known(flow);
-                    disposition
+                match self.shard.commit(ticks) {
+                    Ok(flow) => {
+                        tracked.flow = Flow::Known(flow);
+                        tracked.helped = self.shard.is_helped(flow);
+                        disposition
+                    }
+                    Err(InsertError::Full) => Disposition::Drop(DropReason::TableFull),
+                    Err(InsertError::LongRun) => Disposition::Drop(DropReason::IndexFull),
                 }
-                Err(InsertError::Full) => Disposition::Drop(DropReason::TableFull),
-                Err(InsertError::LongRun) => Disposition::Drop(DropReason::IndexFull),
-            },
-            (Disposition::Forward(_), Flow::Helped(flow)) => {
-                let dir = tracked.dir.unwrap_or(Dir::Original);
-                passed(self.assist(flow, dir, data, parsed, ticks), disposition)
             }
             // A RST is not answered (RFC 9293 3.5.2), so nothing is closed.
-            (Disposition::Reject(RejectWith::TcpReset), Flow::Known(flow) | Flow::Helped(flow))
-                if !matches!(parsed.l4, L4::Tcp(ref header) if header.flags & flags::RST != 0) =>
+            (Disposition::Reject(RejectWith::TcpReset), Flow::Known(flow)) if !matches!(parsed.l4, L4::Tcp(ref header) if header.flags & flags::RST != 0) =>
             {
                 self.shard.close(flow, ticks, config);
                 disposition
+            }
+            _ => disposition,
+        };
+        let disposition = match disposition {
+            Disposition::Forward(_) if tracked.helped => {
+                let new = before == Flow::Pending;
+                self.assist((data, parsed), &mut tracked, new, ticks, disposition)
             }
             _ => disposition,
         };
@@ -405,18 +401,29 @@ impl Pipeline {
         }
     }
 
-    /// Lets the helper of `flow` hear the packet; whether the packet may pass.
+    /// Lets the flow's helper hear the packet, and says what becomes of it. A flow that is `new` does
+    /// not stay if its first packet does not pass.
     #[cold]
     fn assist(
         &mut self,
-        flow: FlowRef,
-        dir: Dir,
-        data: &[u8],
-        parsed: &Parsed,
+        (data, parsed): (&[u8], &Parsed),
+        tracked: &mut Tracked,
+        new: bool,
         now: Ticks,
-    ) -> bool {
-        self.talks
-            .hear(&mut self.shard, flow, dir, data, parsed, now)
+        disposition: Disposition,
+    ) -> Disposition {
+        let (Some(flow), Some(dir)) = (tracked.flow.known(), tracked.dir) else {
+            return disposition;
+        };
+        let shard = &mut self.shard;
+        if self.talks.hear(shard, flow, dir, data, parsed, now) {
+            return disposition;
+        }
+        if new {
+            shard.revoke(flow);
+            tracked.flow = Flow::None;
+        }
+        Disposition::Drop(DropReason::Helper)
     }
 
     /// Lets the counts hold the flow that the packet started, or takes them back if it did not come
@@ -431,15 +438,6 @@ impl Pipeline {
             }
         }
         self.counted.clear();
-    }
-}
-
-/// What becomes of a packet that policy lets pass, if a helper does, or does not.
-fn passed(passes: bool, disposition: Disposition) -> Disposition {
-    if passes {
-        disposition
-    } else {
-        Disposition::Drop(DropReason::Helper)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::base::rcu::Reader;
 use crate::base::slab::Slab;
 use crate::base::time::{Span, Ticks};
 use crate::conntrack::helper::{Expect, HelperId, Info, Refusal};
-use crate::conntrack::tuple::Tuple;
+use crate::conntrack::tuple::{AnyKey, Tuple};
 use crate::wire::Addrs;
 use crate::wire::inner::Ports;
 use std::io;
@@ -98,18 +98,26 @@ impl Expecter {
         self.shared.board.is_empty()
     }
 
-    fn hash(&self, addrs: Addrs, dport: u16, proto: u8, zone: u16) -> u64 {
-        words::hash(&self.shared.secret, addrs, dport, proto, zone)
+    fn hash(&self, it: &Expectation) -> u64 {
+        words::hash(&self.shared.secret, &words::destination(it))
     }
 
-    /// The expectation that `tuple`, which starts a flow, fulfils; it is used up, unless it is
-    /// permanent.
-    #[inline(never)]
-    pub fn claim(&self, tuple: &Tuple, now: Ticks) -> Option<Expectation> {
+    /// The expectation that a packet fulfils which starts the flow with `key` and comes from the
+    /// `lo` side of it, or not. It is used up, unless it is permanent.
+    #[inline]
+    pub fn claim(&self, key: &AnyKey, from_lo: bool, now: Ticks) -> Option<Expectation> {
+        let hash = words::hash(&self.shared.secret, &key.destination(from_lo));
+        if self.shared.board.may_have(hash) {
+            return self.claim_under(hash, &key.tuple(from_lo)?, now);
+        }
+        None
+    }
+
+    #[cold]
+    fn claim_under(&self, hash: u64, tuple: &Tuple, now: Ticks) -> Option<Expectation> {
         let Ports::Ports { sport, dport } = tuple.ports else {
             return None;
         };
-        let hash = self.hash(tuple.addrs, dport, tuple.proto, tuple.zone);
         let mut found = None;
         self.shared.board.find(&self.reader, hash, |note| {
             let Some(expectation) = words::read(note) else {
@@ -210,14 +218,7 @@ impl Expecter {
 
     /// What on the board stands against `expectation`.
     fn conflict(&self, expectation: &Expectation, shared: bool, now: Ticks) -> Conflict {
-        let Expectation {
-            addrs,
-            dport,
-            proto,
-            zone,
-            ..
-        } = *expectation;
-        let hash = self.hash(addrs, dport, proto, zone);
+        let hash = self.hash(expectation);
         let mut verdict = (false, false);
         let found = self.shared.board.find(&self.reader, hash, |note| {
             let Some(other) = words::read(note) else {
@@ -241,17 +242,8 @@ impl Expecter {
     }
 
     fn post(&mut self, expectation: &Expectation, list: u32) -> Result<(), Refusal> {
-        let Expectation {
-            addrs,
-            dport,
-            proto,
-            zone,
-            inactive,
-            ..
-        } = *expectation;
-        let hash = self.hash(addrs, dport, proto, zone);
-        let words = words::write(expectation);
-        let board = &self.shared.board;
+        let (hash, words) = (self.hash(expectation), words::write(expectation));
+        let (board, inactive) = (&self.shared.board, expectation.inactive);
         let Some(id) = board.post(&mut self.poster, hash, &words, inactive) else {
             return Err(Refusal::TableFull);
         };

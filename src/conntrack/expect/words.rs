@@ -6,7 +6,7 @@ use crate::base::board::Note;
 use crate::base::hash::HashKey;
 use crate::base::time::Ticks;
 use crate::conntrack::helper::HelperId;
-use crate::conntrack::tuple::Tuple;
+use crate::conntrack::tuple::{Destination, Tuple};
 use crate::wire::Addrs;
 use crate::wire::inner::Ports;
 
@@ -22,12 +22,28 @@ const PERMANENT: u64 = 8;
 const INHERIT: u64 = 16;
 const MASTER_V6: u64 = 32;
 
-/// Where an expectation is looked for: by destination, protocol and zone, which every expectation
-/// has in full.
-pub(super) fn hash(secret: &HashKey, addrs: Addrs, dport: u16, proto: u8, zone: u16) -> u64 {
-    let [_, _, high, low] = halves(addrs);
-    let rest = u64::from(dport) << 32 | u64::from(zone) << 16 | u64::from(proto) << 8;
+/// Where an expectation is looked for: by its destination, which every expectation has in full.
+#[inline]
+pub(super) fn hash(secret: &HashKey, to: &Destination) -> u64 {
+    let Destination {
+        addr: [high, low],
+        port,
+        proto,
+        zone,
+    } = *to;
+    let rest = u64::from(port) << 32 | u64::from(zone) << 16 | u64::from(proto) << 8;
     secret.hash5([high, low, rest, 0, 0])
+}
+
+/// Where an expected flow goes.
+pub(super) fn destination(it: &Expectation) -> Destination {
+    let [_, _, high, low] = halves(it.addrs);
+    Destination {
+        addr: [high, low],
+        port: it.dport,
+        proto: it.proto,
+        zone: it.zone,
+    }
 }
 
 /// The word at [`LIFE`].

@@ -39,7 +39,7 @@ impl Shard {
         let mut helper = None;
         let (lo, core, mark) = match flow {
             Flow::None => return None,
-            Flow::Known(flow) | Flow::Helped(flow) => {
+            Flow::Known(flow) => {
                 let FlowRef { v6, entry } = flow;
                 if self.core(flow).has(status::EXPECTED) {
                     helper = self.kins.expecter(v6, entry);
@@ -80,7 +80,7 @@ impl Shard {
     pub fn set_mark(&mut self, flow: Flow, mark: u32) {
         match flow {
             Flow::None => {}
-            Flow::Known(flow) | Flow::Helped(flow) => family!(self, flow.v6, table => {
+            Flow::Known(flow) => family!(self, flow.v6, table => {
                 let entry = table.entry_mut(flow.entry);
                 if self.before.is_none() && self.report.wants(Kind::Update) {
                     self.before = Some((flow, Before::of(entry)));

@@ -54,27 +54,26 @@ fn tell(report: &Reporter, kind: Kind, it: &Expectation) {
 
 impl Shard {
     /// The expectation that the packet of `prepared`, which starts a flow, fulfils.
-    #[cold]
+    #[inline]
     pub(super) fn awaited(&mut self, prepared: &Prepared, now: Ticks) -> Option<Expectation> {
-        let from_lo = match prepared.key()? {
-            AnyKey::V4(key) => key.lo_tuple(),
-            AnyKey::V6(key) => key.lo_tuple(),
-        };
-        let tuple = match prepared.from_lo {
-            true => from_lo,
-            false => from_lo.reversed()?,
-        };
-        let expectation = self.expecter.claim(&tuple, now)?;
-        if let Some(counters) = self.counters.helpers.get(expectation.helper.index()) {
+        let key = prepared.key()?;
+        let expectation = self.expecter.claim(key, prepared.from_lo, now)?;
+        self.used(&expectation);
+        Some(expectation)
+    }
+
+    /// Counts and reports that an expectation was fulfilled.
+    #[cold]
+    fn used(&self, it: &Expectation) {
+        if let Some(counters) = self.counters.helpers.get(it.helper.index()) {
             counters.used.add(1);
-            if !expectation.permanent {
+            if !it.permanent {
                 counters.used_up.add(1);
             }
         }
-        if !expectation.permanent {
-            tell(&self.report, Kind::Unexpected, &expectation);
+        if !it.permanent {
+            tell(&self.report, Kind::Unexpected, it);
         }
-        Some(expectation)
     }
 
     /// Lets `helper` listen to the flow that the last packet started, unless it inherited one.

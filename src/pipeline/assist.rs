@@ -69,9 +69,9 @@ impl Talks {
         let mut passes = !heard.drop;
         if passes {
             passes = carry_out(shard, &listening, &mut heard, now);
-            if let Some(span) = heard.keep {
-                shard.keep(flow, now, span);
-            }
+        }
+        if let Some(span) = heard.keep {
+            shard.keep(flow, now, span);
         }
         if !passes {
             *talk = before;

@@ -1,7 +1,8 @@
 //! The bytes of a conversation's packets, and the names of their flows.
 
 use crate::oracle::{HOSTS, LEGS};
-use crate::scenario::{Body, Chunk, Scenario};
+use crate::scenario::{Body, Chunk, Ends, Scenario};
+use crate::text;
 use shardwall::wire::Addrs;
 use shardwall::wire::build::{self, Link};
 use shardwall::wire::checksum::{Sum, checksum};
@@ -14,7 +15,12 @@ const STRANGER: u32 = 2;
 /// The first label of a conversation.
 pub(crate) const FIRST_LABEL: u32 = 256;
 /// One more than the last.
-pub(crate) const LABELS: u32 = 1 << 16;
+pub(crate) const LABELS: u32 = SPREAD * SPREAD;
+/// How many values either of a label's two bytes in an address has.
+const SPREAD: u32 = 156;
+/// The least of them. In texts each of them has three digits, so that all conversations say the same
+/// number of bytes.
+const LEAST: u32 = 100;
 
 /// Offset of the IP header in a frame, and of what follows it.
 const IP: usize = 14;
@@ -30,37 +36,67 @@ pub(crate) struct Place {
     /// Its number, in its addresses.
     pub(crate) label: u32,
     v6: bool,
-    port: u16,
+    ends: Ends,
 }
 
 impl Place {
     /// The place of `scenario`, which nobody had before.
     pub(crate) fn new(label: u32, scenario: &Scenario) -> Self {
-        let (v6, port) = (scenario.v6, scenario.port);
-        Self { label, v6, port }
+        let ends = Ends {
+            ports: [CLIENT_PORT, scenario.port],
+            other: [false; 2],
+        };
+        let v6 = scenario.v6;
+        Self { label, v6, ends }
     }
 
-    /// The host at `side`.
-    fn host(&self, label: u32, side: usize) -> Addrs {
+    /// Somewhere.
+    pub(crate) fn anywhere(v6: bool) -> Self {
+        let ends = Ends {
+            ports: [0; 2],
+            other: [false; 2],
+        };
+        let label = FIRST_LABEL;
+        Self { label, v6, ends }
+    }
+
+    /// The same conversation's place for a flow between `ends`.
+    pub(crate) fn on(&self, ends: Option<Ends>) -> Self {
+        let ends = ends.unwrap_or(self.ends);
+        Self { ends, ..*self }
+    }
+
+    /// The host at `side`, or another one there.
+    pub(crate) fn host(&self, label: u32, side: usize, other: bool) -> Addrs {
         let n = side as u32 + 1;
-        let src = 0x0a00_0000 | n << 16 | label & 0xffff;
+        let label = (LEAST + label / SPREAD) << 8 | (LEAST + label % SPREAD);
         if self.v6 {
-            let src = (0xfd00 | u128::from(n)) << 112 | u128::from(label);
+            let other = u128::from(other) << 16;
+            let src = (0xfd00 | u128::from(n)) << 112 | other | u128::from(label);
             Addrs::V6 { src, dst: 0 }
         } else {
+            let n = n + 2 * u32::from(other);
+            let src = 0x0a00_0000 | n << 16 | label;
             Addrs::V4 { src, dst: 0 }
         }
     }
 
+    /// The label that an address with these last two bytes has.
+    pub(crate) fn label_of(bytes: u32) -> Option<u32> {
+        let (high, low) = ((bytes >> 8 & 0xff), bytes & 0xff);
+        let (high, low) = (high.checked_sub(LEAST)?, low.checked_sub(LEAST)?);
+        Some(high * SPREAD + low)
+    }
+
     /// The addresses of a packet that `side` sends.
     pub(crate) fn addrs(&self, side: usize) -> Addrs {
-        between(self.host(self.label, side), self.host(self.label, 1 - side))
+        let host = |side: usize| self.host(self.label, side, self.ends.other[side]);
+        between(host(side), host(1 - side))
     }
 
     /// The ports of a packet that `side` sends.
     pub(crate) fn ports(&self, side: usize) -> [u16; 2] {
-        let ports = [CLIENT_PORT, self.port];
-        [ports[side], ports[1 - side]]
+        [self.ends.ports[side], self.ends.ports[1 - side]]
     }
 
     /// The identifier of queries.
@@ -88,12 +124,16 @@ impl Place {
                 to,
                 ref body,
             } => piece(self.frame(side, body), v6, id, from, to),
-            _ => self.whole(side, body),
+            Body::On { ends, ref body } => self.on(Some(ends)).frame(side, body),
+            Body::Says { ref text, ref body } => {
+                self.whole(side, body, Some(text::render(text, self)))
+            }
+            _ => self.whole(side, body, None),
         }
     }
 
-    /// A frame of nothing but a segment and its payload.
-    fn whole(&self, side: usize, body: &Body) -> Vec<u8> {
+    /// A frame of nothing but a segment and its payload: of TCP and UDP what is `said`, if anything.
+    fn whole(&self, side: usize, body: &Body, said: Option<Vec<u8>>) -> Vec<u8> {
         let v6 = self.v6;
         let mut addrs = self.addrs(side);
         let [sport, dport] = self.ports(side);
@@ -117,9 +157,12 @@ impl Place {
                     window,
                     options,
                 };
-                (segment, filled(len))
+                (segment, said.unwrap_or(filled(len)))
             }
-            Body::Udp { len } => (build::Segment::Udp { sport, dport }, filled(len)),
+            Body::Udp { len } => {
+                let segment = build::Segment::Udp { sport, dport };
+                (segment, said.unwrap_or(filled(len)))
+            }
             Body::Icmp { ty, code } => {
                 let rest = self.label << 16 | 7;
                 (build::Segment::Icmp { ty, code, rest }, Vec::new())
@@ -144,7 +187,8 @@ impl Place {
                 ref about,
             } => {
                 let stranger = if astray { STRANGER } else { self.label };
-                addrs = between(self.host(ROUTER, side), self.host(stranger, 1 - side));
+                let stranger = self.host(stranger, 1 - side, false);
+                addrs = between(self.host(ROUTER, side, false), stranger);
                 let mut quote = self.frame(of, about).split_off(IP);
                 // As much as routers quote (RFC 792, RFC 4443 2.4).
                 quote.truncate(if v6 { 1_200 } else { 28 });
@@ -155,7 +199,7 @@ impl Place {
                     src: 0xfe80 << 112 | 1,
                     dst: 0,
                 };
-                addrs = between(router, self.host(self.label, 1 - side));
+                addrs = between(router, self.host(self.label, 1 - side, false));
                 ttl = 255;
                 let segment = build::Segment::Icmp {
                     ty: 137,

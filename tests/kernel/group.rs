@@ -1,5 +1,6 @@
 //! What conversations are played under: settings and rules, in the kernel's words and in ours.
 
+use crate::oracle::NAMES as LEGS;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::settings::Settings;
@@ -27,11 +28,14 @@ enum Action {
 }
 
 /// Rules of the chain before tracking: all of them `notrack`.
-const NOTRACK: [(&str, &str); 6] = [
+const NOTRACK: [(&str, &str); 8] = [
     ("proto: tcp, dport: 81", "tcp dport 81"),
     ("proto: tcp, sport: 81", "tcp sport 81"),
     ("proto: udp, dport: 81", "udp dport 81"),
     ("proto: udp, sport: 81", "udp sport 81"),
+    // A port that a helper listens to.
+    ("proto: tcp, dport: 2121", "tcp dport 2121"),
+    ("proto: tcp, sport: 2121", "tcp sport 2121"),
     // Of this one only the way there is left out.
     ("proto: tcp, dport: 82", "tcp dport 82"),
     ("proto: udp, dport: 82", "udp dport 82"),
@@ -116,6 +120,17 @@ const fn accept(ours: &'static str, kernel: &'static str) -> Rule {
         action,
     }
 }
+
+/// Helpers, and the server's port of the flows that they listen to, in every group.
+pub(crate) const HELPERS: [(&str, &str, u16); 7] = [
+    ("ftp", "tcp", 21),
+    ("ftp", "tcp", 2121),
+    ("irc", "tcp", 6667),
+    ("tftp", "udp", 69),
+    ("amanda", "udp", 10080),
+    ("sip", "udp", 5060),
+    ("sip", "tcp", 5060),
+];
 
 /// Flows that the table of the group `full` has room for.
 pub(crate) const ROOM: u32 = 8;
@@ -220,6 +235,12 @@ impl Group {
         self.notrack || !self.rules.is_empty()
     }
 
+    /// Whether any rule answers.
+    pub(crate) fn rejects(&self) -> bool {
+        let mut rules = self.rules.iter();
+        rules.any(|rule| matches!(rule.action, Action::Reject(..)))
+    }
+
     /// The kernel's sysctls.
     pub(crate) fn sysctls(&self) -> Vec<String> {
         let mut all = self.settings.sysctls();
@@ -228,15 +249,20 @@ impl Group {
         all
     }
 
-    /// The kernel's rules: reports from behind the tracker, from the rules, and from the way out.
+    /// The kernel's rules: reports from behind the tracker, from the rules, and from where it is sent on,
+    /// which is behind the helpers.
     pub(crate) fn ruleset(&self) -> String {
-        let mut text = String::from(
-            "table inet oracle {
-    chain raw {
+        let mut text = String::from("table inet oracle {\n");
+        for (name, proto, port) in HELPERS {
+            let _ = writeln!(
+                text,
+                "    ct helper {name}-{proto}-{port} {{ type \"{name}\" protocol {proto}; }}"
+            );
+        }
+        text += "    chain raw {
         type filter hook prerouting priority raw;
         ip daddr 198.18.0.1 log group 5 prefix \"fence\" drop
-",
-        );
+";
         for (_, kernel) in NOTRACK.iter().filter(|_| self.notrack) {
             let _ = writeln!(text, "        {kernel} notrack");
         }
@@ -244,7 +270,14 @@ impl Group {
     chain look {
         type filter hook prerouting priority -150;
         iifname != { \"lan\", \"wan\" } accept
-        ct state untracked log group 5 prefix \"s untracked -\" accept
+";
+        for (name, proto, port) in HELPERS {
+            let _ = writeln!(
+                text,
+                "        {proto} dport {port} ct helper set \"{name}-{proto}-{port}\""
+            );
+        }
+        text += "        ct state untracked log group 5 prefix \"s untracked -\" accept
         ct state invalid log group 5 prefix \"s invalid -\" accept
 ";
         for state in ["new", "established", "related"] {
@@ -275,17 +308,17 @@ impl Group {
             };
             let _ = writeln!(text, "        {} {action}", rule.kernel);
         }
-        let _ = write!(
-            text,
-            "        {end}
-    }}
-    chain out {{
-        type filter hook postrouting priority 300;
+        let _ = write!(text, "        {end}\n    }}\n}}\ntable netdev oracle {{\n");
+        for leg in LEGS {
+            let _ = writeln!(
+                text,
+                "    chain {leg} {{
+        type filter hook egress device {leg} priority filter;
         meta mark 1 log group 5 prefix \"v accept\"
-    }}
-}}
-"
-        );
+    }}"
+            );
+        }
+        text += "}\n";
         text
     }
 
@@ -303,6 +336,19 @@ bridge: [[lan, wan]]
         );
         if !self.checksums && plays("checksums") {
             text += "  checksum: false\n";
+        }
+        text += "helpers:\n";
+        for (name, proto, port) in HELPERS {
+            // Low ports are for the others to find out; SIP's helper in the kernel knows of them.
+            let more = if name == "sip" {
+                ""
+            } else {
+                ", low-ports: true"
+            };
+            let _ = writeln!(
+                text,
+                "  - {{ helper: {name}, proto: {proto}, dport: {port}{more} }}"
+            );
         }
         if self.notrack {
             text += "raw:\n";

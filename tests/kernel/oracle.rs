@@ -19,7 +19,8 @@ pub(crate) const LEGS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 /// MAC address of everybody behind a leg.
 pub(crate) const HOSTS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2]];
 
-const NAMES: [&str; 2] = ["lan", "wan"];
+/// The names of the legs.
+pub(crate) const NAMES: [&str; 2] = ["lan", "wan"];
 /// How the names of the namespaces begin.
 pub(crate) const KIND: &str = "kt";
 
@@ -176,7 +177,7 @@ fn wire(router: &Namespace, ends: &Namespace, side: usize) -> Result<(), LabErro
     let (r, e) = (router.name(), ends.name());
     let mac = |bytes: [u8; 6]| bytes.map(|byte| format!("{byte:02x}")).join(":");
     let (here, there) = (mac(LEGS[side]), mac(HOSTS[side]));
-    let net = n * 8;
+    let (net, other) = (n * 8, n + 2);
     // Offloads off: every frame gets to the router as it was sent. No addresses at the outer ends,
     // and no neighbours to look for: nothing but the scenario's packets goes by.
     let script = format!(
@@ -195,8 +196,10 @@ fn wire(router: &Namespace, ends: &Namespace, side: usize) -> Result<(), LabErro
         ip -n {r} neigh add fd0f:{n}::2 lladdr {there} nud permanent dev {leg}
         ip -n {r} neigh add fe80::1 lladdr {there} nud permanent dev {leg}
         ip -n {r} route add 10.{n}.0.0/16 via 192.0.2.{} dev {leg}
+        ip -n {r} route add 10.{other}.0.0/16 via 192.0.2.{} dev {leg}
         ip -n {r} route add fd0{n}::/16 via fd0f:{n}::2 dev {leg}",
         net + 1,
+        net + 2,
         net + 2,
         net + 2,
     );
@@ -218,6 +221,7 @@ fn parse(line: &str) -> Option<Answer> {
                 timeout: timeout.parse().ok()?,
                 seen_reply: status & 2 != 0,
                 assured: status & 4 != 0,
+                expected: status & 1 != 0,
             })
         }
         _ => return None,

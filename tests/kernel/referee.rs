@@ -1,10 +1,10 @@
 //! Plays conversations on both sides and compares, packet by packet.
 
 use crate::frame::{FIRST_LABEL, LABELS, Place};
-use crate::group::Group;
+use crate::group::{Group, HELPERS};
 use crate::oracle::{Answer, Oracle};
 use crate::replay::{Packet, Replay};
-use crate::scenario::{Body, Scenario};
+use crate::scenario::{Body, Scenario, Step};
 use crate::timing::{JIFFY, Moments};
 use crate::tuple::Tuple;
 use crate::view::{FlowView, View};
@@ -40,9 +40,13 @@ struct Played {
 pub(crate) struct Referee {
     oracle: Oracle,
     replay: Replay,
+    /// Nobody but the kernel is asked.
+    alone: bool,
     label: u32,
     /// What became of the flows that were compared.
     flows: Vec<Moments>,
+    /// Which conversations were not compared to their end, because a segment was lost in a helper.
+    stopped: Vec<bool>,
     /// The label of the first conversation of those.
     first: u32,
     /// The longest that the kernel may have been off, in milliseconds.
@@ -53,8 +57,15 @@ pub(crate) struct Referee {
     pub(crate) packets: u64,
     /// Packets that were compared.
     pub(crate) compared: u64,
+    /// Packets that were compared, of flows that a helper announced.
+    pub(crate) expected: u64,
     /// Conversations that could not be compared to their end.
     pub(crate) doubtful: u64,
+}
+
+/// Whether nobody but the kernel is asked.
+pub(crate) fn alone() -> bool {
+    std::env::var_os("KERNEL_ALONE").is_some()
 }
 
 /// How often is always.
@@ -72,13 +83,16 @@ impl Referee {
         Ok(Self {
             oracle: Oracle::new(at, group)?,
             replay: Replay::new(at, group),
+            alone: alone(),
             label: FIRST_LABEL,
             flows: Vec::new(),
+            stopped: Vec::new(),
             first: FIRST_LABEL,
             slack: 0,
             seconds: BTreeMap::new(),
             packets: 0,
             compared: 0,
+            expected: 0,
             doubtful: 0,
         })
     }
@@ -100,14 +114,18 @@ impl Referee {
             .collect();
         let (packets, played) = self.ask(scenarios, &places);
         self.packets += packets.len() as u64;
-        let views = self.replay.play(&packets);
+        let views = match self.alone {
+            true => played.iter().map(|one| one.answer.view.clone()).collect(),
+            false => self.replay.play(&packets),
+        };
         let mut said: Vec<Vec<Said>> = vec![Vec::new(); scenarios.len()];
+        self.stopped = vec![false; scenarios.len()];
         let mut kernels = vec![Moments::default(); scenarios.len()];
         self.flows = vec![Moments::default(); scenarios.len()];
         self.slack = 0;
         for (played, ours) in played.iter().zip(views) {
             let at = played.scenario;
-            if said[at].last().is_some_and(|last| !last.agree) {
+            if self.stopped[at] || said[at].last().is_some_and(|last| !last.agree) {
                 continue;
             }
             let body = &scenarios[at].steps[said[at].len()].body;
@@ -119,6 +137,8 @@ impl Referee {
             };
             let verdict = judge.compare(body, played, ours);
             self.compared += 1;
+            let announced = verdict.kernel.flow.is_some_and(|flow| flow.expected);
+            self.expected += u64::from(announced);
             if let (true, Some(kernel), Some(ours)) =
                 (verdict.agree, verdict.kernel.flow, verdict.ours.flow)
             {
@@ -129,6 +149,10 @@ impl Referee {
                 counts[usize::from(kernel.timeout < ours.timeout)] += 1;
             }
             self.doubtful += u64::from(verdict.doubtful);
+            let stalled = verdict.agree
+                && verdict.kernel.verdict == "-"
+                && flow_stalls(&scenarios[at], said[at].len());
+            self.stopped[at] |= stalled;
             said[at].push(verdict);
         }
         said
@@ -205,7 +229,7 @@ impl Referee {
         let mut differences = Vec::new();
         let mut known = HashSet::new();
         for (at, flows) in self.flows.iter().enumerate() {
-            if said[at].last().is_some_and(|last| !last.agree) {
+            if self.stopped[at] || said[at].last().is_some_and(|last| !last.agree) {
                 continue;
             }
             for (flow, alive) in flows.alive(before, slack) {
@@ -218,9 +242,11 @@ impl Referee {
         }
         // What nobody knows of: a flow that no compared packet belongs to.
         for flow in listed {
-            let at = flow.label().wrapping_sub(self.first) as usize;
+            let at = flow.label().and_then(|label| label.checked_sub(self.first));
+            let at = at.map_or(usize::MAX, |at| at as usize);
             let strange = !known.contains(&flow)
                 && self.flows.get(at).is_some_and(|flows| !flows.knows(flow))
+                && !self.stopped[at]
                 && said[at].last().is_none_or(|last| last.agree);
             if strange {
                 differences.push((at, format!("only in the kernel's table: {flow}")));
@@ -245,6 +271,15 @@ impl Judge<'_> {
             // A router does not pass on what comes from a link's own address; a bridge does.
             kernel.verdict = ours.verdict.clone();
         }
+        if ours.verdict == "accept"
+            && !matches!(kernel.state.as_str(), "-" | "invalid")
+            && kernel.verdict == "-"
+            && is_stream(*flow)
+        {
+            // The kernel holds back what it cannot read, so that it comes again in one piece. We wait
+            // for the rest.
+            kernel.verdict = ours.verdict.clone();
+        }
         // Of the flow that a packet names without belonging to it, replay says nothing; and which
         // flow a packet names that lacks bytes is not for us to say.
         let stranger = kernel.state == "invalid" && body.may_be_broken();
@@ -262,6 +297,7 @@ impl Judge<'_> {
         let (from, to) = (now.saturating_sub(self.slack), now + self.slack);
         let doubtful = self.kernel.within(*flow, from, to).is_some()
             || self.ours.within(*flow, from, to).is_some();
+        let moved = self.ours.has_moved(*flow);
         if let Some(flow) = *flow
             && !named
             && !kernel.silent()
@@ -270,7 +306,7 @@ impl Judge<'_> {
             self.ours.heard(flow, now, &ours, 0);
         }
         let in_time = match (*flow, kernel.flow) {
-            (Some(flow), Some(FlowView { timeout, .. })) => {
+            (Some(flow), Some(FlowView { timeout, .. })) if !moved => {
                 self.ours.allow(flow, timeout, from, to)
             }
             _ => true,
@@ -283,6 +319,27 @@ impl Judge<'_> {
             doubtful: doubtful && !agree,
         }
     }
+}
+
+/// Whether a segment that a helper stopped does not come again, as it would from any sender: the
+/// kernel reads the next one, and we wait for this one.
+fn flow_stalls(scenario: &Scenario, at: usize) -> bool {
+    let step = &scenario.steps[at];
+    let ends = step.body.ends();
+    let same = |next: &&Step| next.side == step.side && next.body.ends() == ends;
+    let mut later = scenario.steps[at + 1..].iter().filter(same);
+    let is_tcp = matches!(step.body.core(), Body::Tcp { .. });
+    is_tcp
+        && later
+            .find(|next| next.body.text().is_some())
+            .is_some_and(|next| next.body != step.body)
+}
+
+/// Whether `flow` is a stream that a helper listens to.
+fn is_stream(flow: Option<Tuple>) -> bool {
+    let listens = |flow: Tuple, port| flow.proto == 6 && [flow.from, flow.to].contains(&port);
+    let mut ports = HELPERS.iter().filter(|(_, proto, _)| *proto == "tcp");
+    flow.is_some_and(|flow| ports.any(|(.., port)| listens(flow, *port)))
 }
 
 fn timeless(view: &View) -> View {

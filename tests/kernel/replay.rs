@@ -73,8 +73,12 @@ impl Drop for Replay {
 fn read(line: &str) -> View {
     let line: Value = serde_json::from_str(line).expect("JSON");
     let text = |key: &str| line[key].as_str().unwrap_or("-").to_owned();
-    let verdict = text("verdict");
-    let by_rule = matches!(text("reason").as_str(), "-" | "policy" | "rejected");
+    let mut verdict = text("verdict");
+    let reason = text("reason");
+    let by_rule = matches!(reason.as_str(), "-" | "policy" | "rejected" | "helper");
+    if reason == "helper" {
+        verdict = "-".into();
+    }
     if verdict == "hold" || !by_rule {
         return View {
             verdict: "-".into(),
@@ -92,6 +96,7 @@ fn read(line: &str) -> View {
         timeout: ct["timeout"].as_u64().expect("seconds") as u32,
         seen_reply: ct["seen_reply"].as_bool().expect("yes or no"),
         assured: ct["assured"].as_bool().expect("yes or no"),
+        expected: ct["expected"].as_bool().expect("yes or no"),
     });
     View {
         verdict,

@@ -1,7 +1,9 @@
 //! Conversations: what is sent, by whom, and after how long. `notation.rs` has their text form,
-//! `frame.rs` their bytes; `scripted.txt` holds those that were written down, `walk.rs` makes up
-//! the others.
+//! `frame.rs` their bytes; `scripted.txt` and its like hold those that were written down, `walk.rs`
+//! makes up the others.
 
+use crate::text;
+use shardwall::wire::tcp::flags;
 use std::time::Duration;
 
 /// A conversation between a client (side 0) and a server (side 1).
@@ -67,6 +69,16 @@ pub(crate) enum Body {
         key: u16,
         len: u16,
     },
+    /// Another packet, of a flow of its own.
+    On {
+        ends: Ends,
+        body: Box<Body>,
+    },
+    /// Another packet with something to say (`text.rs`).
+    Says {
+        text: Vec<u8>,
+        body: Box<Body>,
+    },
     /// Another packet behind IPv6 extension headers of these kinds, or with as many words of IPv4
     /// options.
     Via {
@@ -110,6 +122,14 @@ pub(crate) enum Body {
     },
 }
 
+/// Between whom a flow is; the first is the client's, or somebody's on its side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ends {
+    pub(crate) ports: [u16; 2],
+    /// Not the host itself, but another one on that side.
+    pub(crate) other: [bool; 2],
+}
+
 /// A chunk of an SCTP packet (RFC 9260 3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chunk {
@@ -144,8 +164,65 @@ impl Body {
             Body::Via { body, .. }
             | Body::Fragment { body, .. }
             | Body::Bent { body, .. }
+            | Body::On { body, .. }
+            | Body::Says { body, .. }
             | Body::BadSum(body) => body.core(),
             _ => self,
+        }
+    }
+
+    /// What it says.
+    pub(crate) fn text(&self) -> Option<&[u8]> {
+        match self {
+            Body::Says { text, .. } => Some(text),
+            Body::Via { body, .. }
+            | Body::Fragment { body, .. }
+            | Body::Bent { body, .. }
+            | Body::On { body, .. }
+            | Body::BadSum(body) => body.text(),
+            _ => None,
+        }
+    }
+
+    /// How many sequence numbers it takes.
+    pub(crate) fn stream_len(&self, v6: bool) -> u32 {
+        let Body::Tcp { flags, len, .. } = self.core() else {
+            return 0;
+        };
+        let said = self.text().map(|said| text::len(said, v6));
+        let phantom = u32::from(flags & (flags::SYN | flags::FIN) != 0);
+        said.unwrap_or(u32::from(*len)) + phantom
+    }
+
+    /// Whether it begins or ends a stream.
+    pub(crate) fn is_turn(&self) -> bool {
+        let turns = flags::SYN | flags::FIN | flags::RST;
+        matches!(self.core(), Body::Tcp { flags, .. } if flags & turns != 0)
+    }
+
+    /// Sequence and acknowledgement number, where it is a segment of the conversation's own flow.
+    pub(crate) fn numbers(&mut self) -> Option<(&mut u32, &mut u32)> {
+        match self {
+            Body::Tcp { seq, ack, .. } => Some((seq, ack)),
+            Body::Via { body, .. }
+            | Body::Fragment { body, .. }
+            | Body::Bent { body, .. }
+            | Body::Says { body, .. }
+            | Body::BadSum(body) => body.numbers(),
+            _ => None,
+        }
+    }
+
+    /// Between whom it goes, if not between the two of the conversation.
+    pub(crate) fn ends(&self) -> Option<Ends> {
+        match self {
+            Body::On { ends, .. } => Some(*ends),
+            Body::Via { body, .. }
+            | Body::Fragment { body, .. }
+            | Body::Bent { body, .. }
+            | Body::Says { body, .. }
+            | Body::BadSum(body) => body.ends(),
+            _ => None,
         }
     }
 
@@ -153,9 +230,11 @@ impl Body {
     pub(crate) fn has_extras(&self) -> bool {
         match self {
             Body::Via { headers, body } => !headers.is_empty() || body.has_extras(),
-            Body::Fragment { body, .. } | Body::Bent { body, .. } | Body::BadSum(body) => {
-                body.has_extras()
-            }
+            Body::Fragment { body, .. }
+            | Body::Bent { body, .. }
+            | Body::On { body, .. }
+            | Body::Says { body, .. }
+            | Body::BadSum(body) => body.has_extras(),
             _ => false,
         }
     }
@@ -163,7 +242,10 @@ impl Body {
     /// Whether it may be INVALID for another reason than what was said before in its flow.
     pub(crate) fn may_be_broken(&self) -> bool {
         match self {
-            Body::Via { body, .. } | Body::Fragment { body, .. } => body.may_be_broken(),
+            Body::Via { body, .. }
+            | Body::Fragment { body, .. }
+            | Body::On { body, .. }
+            | Body::Says { body, .. } => body.may_be_broken(),
             Body::BadSum(_) | Body::Bent { .. } => true,
             Body::Error { .. } | Body::Redirect { .. } => true,
             Body::UdpLite { .. } | Body::Sctp { .. } => true,
@@ -174,9 +256,11 @@ impl Body {
     /// Whether bytes that name its flow, or the flow that it is about, may be missing or changed.
     pub(crate) fn is_bent(&self) -> bool {
         match self {
-            Body::Via { body, .. } | Body::Fragment { body, .. } | Body::BadSum(body) => {
-                body.is_bent()
-            }
+            Body::Via { body, .. }
+            | Body::Fragment { body, .. }
+            | Body::On { body, .. }
+            | Body::Says { body, .. }
+            | Body::BadSum(body) => body.is_bent(),
             Body::Bent { .. } => true,
             Body::Error { about, .. } | Body::Redirect { about, .. } => about.is_bent(),
             _ => false,
@@ -191,6 +275,7 @@ pub(crate) fn scripted() -> Vec<Scenario> {
         include_str!("scripted-rules.txt"),
         include_str!("scripted-icmp.txt"),
         include_str!("scripted-groups.txt"),
+        include_str!("scripted-helpers.txt"),
     ]
     .into_iter()
     .flat_map(chapters)

@@ -75,7 +75,7 @@ pub(crate) struct Moments {
 impl Moments {
     /// Notes what was said at `now` of a packet of `flow`; the clock may be `slack` off.
     pub(crate) fn heard(&mut self, flow: Tuple, now: u64, view: &View, slack: u64) {
-        if view.state == "new" {
+        if matches!(view.state.as_str(), "new" | "related") {
             self.starts.push(now);
         }
         let secs = view.flow.map(|flow| flow.timeout);
@@ -87,6 +87,11 @@ impl Moments {
     pub(crate) fn moved(&mut self, flow: Option<Tuple>) {
         self.blurred = true;
         self.moved.extend(flow);
+    }
+
+    /// Whether that happened to `flow`, and nothing was heard of it since.
+    pub(crate) fn has_moved(&self, flow: Option<Tuple>) -> bool {
+        flow.is_some_and(|flow| self.moved.contains(&flow))
     }
 
     /// Whether `secs` may be left of `flow` at a time from `from` to `to`.

@@ -40,6 +40,7 @@ fn counterpart(ty: u8) -> u8 {
 impl Tuple {
     /// The flow that a packet belongs to, or, of an error, is about.
     pub(crate) fn of(place: &Place, side: usize, body: &Body) -> Option<Self> {
+        let place = &place.on(body.ends());
         let [sport, dport] = place.ports(side);
         let (proto, from, to) = match body.core() {
             Body::Tcp { .. } => (6, sport, dport),
@@ -73,9 +74,12 @@ impl Tuple {
                 }
                 return Some(quoted);
             }
-            Body::Via { .. } | Body::Bent { .. } | Body::BadSum(_) | Body::Fragment { .. } => {
-                unreachable!("is no core")
-            }
+            Body::Via { .. }
+            | Body::Bent { .. }
+            | Body::BadSum(_)
+            | Body::Fragment { .. }
+            | Body::On { .. }
+            | Body::Says { .. } => unreachable!("is no core"),
         };
         let addrs = place.addrs(side);
         let (src, dst) = (addrs.src(), addrs.dst());
@@ -112,11 +116,11 @@ impl Tuple {
     }
 
     /// The number of the conversation, which is in its addresses.
-    pub(crate) fn label(&self) -> u32 {
-        match self.src {
-            IpAddr::V4(addr) => addr.to_bits() & 0xffff,
-            IpAddr::V6(addr) => addr.to_bits() as u32 & 0xffff,
-        }
+    pub(crate) fn label(&self) -> Option<u32> {
+        Place::label_of(match self.src {
+            IpAddr::V4(addr) => addr.to_bits(),
+            IpAddr::V6(addr) => addr.to_bits() as u32,
+        })
     }
 
     /// What follows the general header of a ctnetlink request for the flow, and its family.

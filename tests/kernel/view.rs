@@ -6,7 +6,8 @@ use std::fmt;
 /// One side's opinion of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct View {
-    /// `accept`, `drop` or `reject`, if a rule had a say; `-` if the packet ended before.
+    /// `accept`, `drop` or `reject`, if a rule had a say; `-` if the packet ended before, or if a
+    /// helper stopped it.
     pub(crate) verdict: String,
     /// What it is; `-` if that was never said.
     pub(crate) state: String,
@@ -27,6 +28,8 @@ pub(crate) struct FlowView {
     pub(crate) seen_reply: bool,
     /// Whether it is worth keeping.
     pub(crate) assured: bool,
+    /// Whether a helper announced it.
+    pub(crate) expected: bool,
 }
 
 impl View {
@@ -48,6 +51,9 @@ impl fmt::Display for View {
         }
         if flow.assured {
             write!(f, " [ASSURED]")?;
+        }
+        if flow.expected {
+            write!(f, " [EXPECTED]")?;
         }
         Ok(())
     }

@@ -1,17 +1,19 @@
 //! Random conversations: a protocol each, with errors, mistakes, options and fragments thrown in.
 
+use crate::dialogue::Dialogue;
 use crate::frame::Place;
 use crate::group::Group;
 use crate::random::Random;
 use crate::scenario::{Body, Scenario, Step};
 use crate::sctp::Association;
+use crate::speech::{SPEECHES, Speech};
 use crate::tcp::Talk;
 use std::time::Duration;
 
 /// What is played: name, how often a conversation is of this kind (or a packet of one, in percent),
 /// and whether this tracker is there to be compared. `KERNEL_KINDS` (names, with commas between, or
-/// `all`) switches more of them on.
-const KINDS: [(&str, usize, bool); 11] = [
+/// `all`) switches more of them on; with `only` among the names nothing else is played.
+const KINDS: [(&str, usize, bool); 16] = [
     ("tcp", 62, true),
     ("udp", 7, true),
     ("icmp", 7, true),
@@ -19,6 +21,11 @@ const KINDS: [(&str, usize, bool); 11] = [
     ("sctp", 12, true),
     ("gre", 5, true),
     ("udplite", 4, true),
+    ("ftp", 8, true),
+    ("irc", 4, true),
+    ("tftp", 4, true),
+    ("amanda", 4, true),
+    ("sip", 8, true),
     ("redirect", 0, true),
     ("fragments", 0, true),
     ("checksums", 0, true),
@@ -29,7 +36,11 @@ const KINDS: [(&str, usize, bool); 11] = [
 /// Whether `kind` is played.
 pub(crate) fn plays(kind: &str) -> bool {
     let wanted = std::env::var("KERNEL_KINDS").unwrap_or_default();
-    let wanted = wanted == "all" || wanted.split(',').any(|name| name == kind);
+    let says = |kind: &str| wanted.split(',').any(|name| name == kind);
+    if says("only") {
+        return says(kind);
+    }
+    let wanted = says("all") || says(kind);
     let mut kinds = KINDS.iter();
     let (_, _, on) = kinds.find(|(name, ..)| *name == kind).expect("a kind");
     *on || wanted
@@ -45,22 +56,36 @@ enum Talker {
     Sctp(Association),
     Gre(u8),
     UdpLite,
+    Helped(Dialogue),
 }
 
 /// A random conversation of about `len` packets for `group`.
 pub(crate) fn walk(random: &mut Random, group: &Group, number: usize, len: usize) -> Scenario {
     // Linux sums a wrong protocol number into UDP-Lite's checksum, and calls what is right INVALID.
-    let fits = |name: &str| plays(name) && (name != "udplite" || !group.checksums);
+    let fits = |name: &str| match name {
+        "udplite" => plays(name) && !group.checksums,
+        // Until the kernel collects a flow that expired, what that announced counts.
+        // Errors are messages to the kernel's SIP helper, also those that a rule sends.
+        "sip" if group.rejects() => false,
+        _ if SPEECHES.iter().any(|(speech, _)| *speech == name) => plays(name) && !group.hasty,
+        _ => plays(name),
+    };
     let kinds: Vec<_> = KINDS.iter().filter(|(name, ..)| fits(name)).collect();
     let total = kinds.iter().map(|(_, weight, _)| weight).sum();
-    let mut at = random.below(total);
+    let mut at = random.below(usize::max(total, 1));
     let kind = kinds.into_iter().find_map(|(name, weight, _)| {
         let found = at < *weight;
         at = at.saturating_sub(*weight);
         found.then_some(*name)
     });
-    let kind = kind.expect("the weights add up");
+    let kind = kind.unwrap_or("tcp"); // where nothing that is played fits
+    // The kernel's helper for IRC knows IPv4 only.
+    let v6 = random.chance(if kind == "irc" { 5 } else { 40 });
+    let helped = Speech::new(random, kind);
+    let speech = SPEECHES.iter().find(|(name, _)| *name == kind);
+    let ports = speech.map_or(group.ports, |(_, ports)| ports);
     let mut talker = match kind {
+        _ if let Some(speech) = helped => Talker::Helped(Dialogue::new(random, speech, v6)),
         "udp" => Talker::Udp,
         "icmp" => Talker::Icmp,
         "generic" => match random.pick(&[33, 50, 89, 103, 253]) {
@@ -75,34 +100,49 @@ pub(crate) fn walk(random: &mut Random, group: &Group, number: usize, len: usize
     let mut scenario = Scenario {
         name: format!("walk {number}: {kind}"),
         group: group.name.into(),
-        v6: random.chance(40),
-        port: random.pick(group.ports),
+        v6,
+        port: random.pick(ports),
         steps: Vec::new(),
     };
-    let v6 = scenario.v6;
     let len = len / 2 + random.below(len);
     let mut patience = Duration::from_secs(6);
     // The packets that were whole: fragments of them quote nothing.
     let mut whole: Vec<(usize, Body)> = Vec::new();
     while scenario.steps.len() < len {
         let (side, body) = talker.packet(random, v6);
+        let vital = matches!(&talker, Talker::Helped(dialogue) if dialogue.is_vital(&body));
+        let helped = matches!(talker, Talker::Helped(_));
+        let bends = !group.has_rules() && !helped && !matches!(talker, Talker::Generic(_));
+        // It is one if it goes the way of the first packet; so does what a redirect is answered with.
+        let fits = |(side, error): &(usize, Body)| {
+            kind != "sip" || *side != 0 && !matches!(error, Body::Redirect { .. })
+        };
         let (side, body) = match random.below(100) {
-            0..2 if !group.has_rules() && !matches!(talker, Talker::Generic(_)) => {
-                (side, random_bend(random, &scenario, body))
+            0..8 if vital => {
+                // Beside it, not in its place.
+                let error = error(random, &scenario, &whole, side).filter(fits);
+                let wait = Duration::ZERO;
+                let step = |(side, body)| Step { wait, side, body };
+                scenario.steps.extend(error.map(step));
+                (side, body)
             }
-            2..8 => error(random, &scenario, &whole, side).unwrap_or((side, body)),
-            8..10 if plays("checksums") => (side, spoilt(random, body)),
+            0..2 if bends => (side, random_bend(random, &scenario, body)),
+            2..8 => {
+                let error = error(random, &scenario, &whole, side).filter(fits);
+                error.unwrap_or((side, body))
+            }
+            8..10 if plays("checksums") && !helped => (side, spoilt(random, body)),
             _ => (side, body),
         };
         let body = if random.chance(5) {
-            via(random, group, body)
+            via(random, group.has_rules() || helped, body)
         } else {
             body
         };
         whole.push((side, body.clone()));
         let wait = wait(random, group.hasty, &talker).min(patience);
         patience -= wait;
-        let bodies = if plays("fragments") && random.chance(4) {
+        let bodies = if plays("fragments") && !vital && random.chance(4) {
             pieces(random, &scenario, body)
         } else {
             vec![body]
@@ -123,6 +163,7 @@ impl Talker {
         match self {
             Talker::Tcp(talk) => talk.segment(random),
             Talker::Sctp(association) => association.packet(random),
+            Talker::Helped(dialogue) => dialogue.packet(random),
             Talker::Udp => (mostly_client, Body::Udp { len }),
             Talker::UdpLite => {
                 let coverage = random.pick(&[0, 0, 8, 9, 20, 48, 7, 1_000]);
@@ -246,17 +287,13 @@ const OTHERS: [Body; 7] = [
 
 /// A packet behind extension headers. Rules of nftables do not look behind an authentication
 /// header, ours do.
-fn via(random: &mut Random, group: &Group, body: Body) -> Body {
+fn via(random: &mut Random, rules: bool, body: Body) -> Body {
     let mut headers = Vec::new();
     if random.chance(30) {
         headers.push(0); // only ever the first
     }
     for _ in 0..random.below(3) {
-        let known: &[u8] = if group.has_rules() {
-            &[43, 60]
-        } else {
-            &[43, 51, 60]
-        };
+        let known: &[u8] = if rules { &[43, 60] } else { &[43, 51, 60] };
         headers.push(random.pick(known));
     }
     let body = Box::new(body);
@@ -307,7 +344,10 @@ fn headers(body: &Body) -> u16 {
             let len = |kind: &u8| if *kind == 51 { 12 } else { 8 };
             headers.iter().map(len).sum::<u16>() + self::headers(inner)
         }
-        Body::Bent { body, .. } | Body::BadSum(body) => headers(body),
+        Body::Bent { body, .. }
+        | Body::On { body, .. }
+        | Body::Says { body, .. }
+        | Body::BadSum(body) => headers(body),
         Body::Tcp { options, .. } => 20 + options.len().next_multiple_of(4) as u16,
         Body::Sctp { .. } => 12,
         _ => 8,

@@ -33,6 +33,16 @@ DEMO_PACKAGES=(
 )
 # dpdk-dev has testpmd; systemd is here for systemd-analyze.
 TEST_PACKAGES=("${DEMO_PACKAGES[@]}" conntrack nftables tcpdump dpdk-dev systemd)
+# What tests/real runs: servers and clients of the protocols that have helpers. The library is one
+# that amdump needs and its package does not ask for.
+REAL_PACKAGES=(
+    vsftpd lftp tftpd-hpa tftp-hpa ngircd sip-tester
+    amanda-server amanda-client openbsd-inetd libencode-locale-perl
+)
+# The services that some of these bring along, each with its package.
+declare -A REAL_SERVICES=(
+    [vsftpd]=vsftpd [tftpd-hpa]=tftpd-hpa [ngircd]=ngircd [openbsd-inetd]=inetd
+)
 
 # The arguments that are not installed, one to a line.
 missing_packages() {
@@ -73,6 +83,44 @@ install_packages() {
     say "installing ${missing[*]}"
     apt_get update >&2
     apt_get install --no-install-recommends "${missing[@]}" >&2
+}
+
+# Installs what tests/real needs, which starts no service, now or at the next boot: the tests run
+# the programs themselves. Services of packages that were there before stay as they are, and no
+# package is removed.
+install_real_programs() {
+    local -a missing
+    local name unit policy=/usr/sbin/policy-rc.d
+    # Amanda asks for a way to send mail; this one listens to nobody.
+    if [[ ! -x /usr/sbin/sendmail ]]; then set -- "$@" msmtp-mta; fi
+    mapfile -t missing < <(missing_packages "$@")
+    ((${#missing[@]})) || return 0
+    if ! find_root; then
+        say "these packages are missing, and this is neither root nor a user with sudo:"
+        say "    apt-get install ${missing[*]}"
+        die "some are servers: keep Debian from starting them (systemctl mask), if that matters"
+    fi
+    say "installing ${missing[*]}, without starting anything"
+    apt_get update >&2
+    for name in "${missing[@]}"; do
+        unit=/etc/systemd/system/${REAL_SERVICES[$name]:-}.service
+        if [[ -z ${REAL_SERVICES[$name]:-} || -e $unit || -L $unit ]]; then continue; fi
+        "${AS_ROOT[@]}" mkdir -p "${unit%/*}"
+        "${AS_ROOT[@]}" ln -s /dev/null "$unit"
+        say "masked ${unit##*/}: systemctl unmask lets it run"
+    done
+    # Where there is no systemd, maintainer scripts ask this one: 101 forbids.
+    if [[ ! -e $policy ]]; then
+        # shellcheck disable=SC2064
+        trap "${AS_ROOT[*]} rm -f $policy" EXIT
+        printf '#!/bin/sh\nexit 101\n' | "${AS_ROOT[@]}" tee "$policy" >/dev/null
+        "${AS_ROOT[@]}" chmod 755 "$policy"
+    else
+        policy=
+    fi
+    apt_get install --no-install-recommends --no-remove "${missing[@]}" >&2
+    if [[ $policy ]]; then "${AS_ROOT[@]}" rm -f "$policy"; fi
+    trap - EXIT
 }
 
 need_debian() {
@@ -166,10 +214,10 @@ need_promtool() {
 }
 
 main() {
-    local -a packages
+    local -a packages programs=()
     case ${1:-} in
         demo) packages=("${DEMO_PACKAGES[@]}") ;;
-        test) packages=("${TEST_PACKAGES[@]}") ;;
+        test) packages=("${TEST_PACKAGES[@]}") programs=("${REAL_PACKAGES[@]}") ;;
         -h | --help)
             usage
             return 0
@@ -180,10 +228,11 @@ main() {
             ;;
     esac
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
-    need_debian "${packages[@]}"
+    need_debian "${packages[@]}" "${programs[@]}"
     install_packages "${packages[@]}"
     need_rust
     if [[ $1 == test ]]; then
+        install_real_programs "${programs[@]}"
         need_component rustfmt cargo-fmt
         need_component clippy cargo-clippy
         need_cargo_deny

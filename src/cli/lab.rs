@@ -199,6 +199,11 @@ impl Namespace {
         start(&[&inside, words].concat(), dir, log)
     }
 
+    /// Ends every process in it.
+    pub fn end_all(&self) {
+        end_all(&self.name);
+    }
+
     /// Takes an interface in, gives it both addresses, and brings it up.
     fn adopt(&self, interface: &str, (v4, v6): (&str, &str)) -> Result<(), LabError> {
         let name = self.name.as_str();
@@ -224,8 +229,26 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = run(&["ip", "netns", "del", &self.name]);
+        remove_namespace(&self.name);
     }
+}
+
+/// Ends what runs in a namespace of ours, so that nobody outlives it: a server that changed its
+/// user has lost the parent-death signal, and what it started never had one.
+fn end_all(name: &str) {
+    let pids = run(&["ip", "netns", "pids", name]).map(|out| out.stdout);
+    let pids = String::from_utf8(pids.unwrap_or_default()).unwrap_or_default();
+    for pid in pids
+        .lines()
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+    {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+fn remove_namespace(name: &str) {
+    end_all(name);
+    let _ = run(&["ip", "netns", "del", name]);
 }
 
 /// Starts a program that ends with this process; its output goes to `log`.
@@ -435,7 +458,7 @@ pub fn remove_leftovers(kind: &str) {
             .strip_prefix(kind)
             .and_then(|rest| rest.split('-').next());
         if pid.is_some_and(dead) {
-            let _ = run(&["ip", "netns", "del", &name]);
+            remove_namespace(&name);
         }
     }
     let temporary = std::env::temp_dir();

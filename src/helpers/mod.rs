@@ -19,6 +19,7 @@ pub mod stream;
 pub mod tftp;
 
 use crate::conntrack::helper::{Context, Heard, HelperId, Info, MAX_HELPERS};
+use crate::conntrack::types::Dir;
 use stream::Stream;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -139,6 +140,11 @@ pub fn helper(id: HelperId) -> Option<&'static Helper> {
 }
 
 impl Talk {
+    /// Begins the stream of `dir` anew: its sender has sent a SYN.
+    pub fn restart(&mut self, dir: Dir) {
+        self.streams[dir as usize & 1].zero();
+    }
+
     /// Lets `helper` read `payload`, which goes `context.dir`; `place` is where it lies in a
     /// stream, `None` for a datagram.
     pub fn listen(

@@ -14,6 +14,7 @@ use crate::conntrack::kin;
 use crate::conntrack::shard::{FlowRef, HelperCounters, Listening, Shard};
 use crate::conntrack::types::{Dir, proto};
 use crate::helpers::{self, Talk};
+use crate::wire::tcp::flags;
 use crate::wire::{L4, Parsed};
 use zerocopy::FromZeros;
 
@@ -44,10 +45,19 @@ impl Talks {
         parsed: &Parsed,
         now: Ticks,
     ) -> bool {
-        let Some((payload, place)) = payload(data, parsed) else {
+        let Some(listening) = shard.listening(flow, dir) else {
             return true;
         };
-        let Some(listening) = shard.listening(flow, dir) else {
+        let Some(talk) = self.talks.get_mut(listening.number as usize) else {
+            return true;
+        };
+        if listening.fresh {
+            talk.zero();
+        }
+        if is_syn(parsed) && shard.is_opening(flow) {
+            talk.restart(dir);
+        }
+        let Some((payload, place)) = payload(data, parsed) else {
             return true;
         };
         let Some(helper) = helpers::helper(listening.helper) else {
@@ -56,12 +66,6 @@ impl Talks {
         // A stream is heard once both sides have spoken.
         if place.is_some() && !shard.has_seen_reply(flow) {
             return true;
-        }
-        let Some(talk) = self.talks.get_mut(listening.number as usize) else {
-            return true;
-        };
-        if listening.fresh {
-            talk.zero();
         }
         let before = talk.clone();
         let mut heard = Heard::default();
@@ -81,6 +85,10 @@ impl Talks {
     }
 }
 
+fn is_syn(parsed: &Parsed) -> bool {
+    matches!(parsed.l4, L4::Tcp(ref header) if header.flags & flags::SYN != 0)
+}
+
 /// The packet's payload, and its place in a stream. Nothing for what is neither TCP nor UDP.
 fn payload<'a>(data: &'a [u8], parsed: &Parsed) -> Option<(&'a [u8], helpers::Place)> {
     let start = usize::from(parsed.l4_offset);
@@ -89,7 +97,7 @@ fn payload<'a>(data: &'a [u8], parsed: &Parsed) -> Option<(&'a [u8], helpers::Pl
         L4::Tcp(ref header) => {
             let payload = data.get(start + usize::from(header.header_len)..end)?;
             // A SYN takes the sequence number before its payload.
-            let syn = u32::from(header.flags & crate::wire::tcp::flags::SYN != 0);
+            let syn = u32::from(is_syn(parsed));
             (!payload.is_empty()).then_some((payload, Some(header.seq.wrapping_add(syn))))
         }
         L4::Udp { .. } if parsed.proto == proto::UDP => {

@@ -355,9 +355,17 @@ impl Pipeline {
             _ => disposition,
         };
         let disposition = match disposition {
-            Disposition::Forward(_) if tracked.helped => {
-                let new = before == Flow::Pending;
-                self.assist((data, parsed), &mut tracked, new, ticks, disposition)
+            Disposition::Forward(_)
+                if tracked.helped && !self.assist(data, parsed, tracked, ticks) =>
+            {
+                // A flow does not begin with a packet that does not pass.
+                if before == Flow::Pending
+                    && let Some(flow) = tracked.flow.known()
+                {
+                    self.shard.revoke(flow);
+                    tracked.flow = Flow::None;
+                }
+                Disposition::Drop(DropReason::Helper)
             }
             _ => disposition,
         };
@@ -401,29 +409,14 @@ impl Pipeline {
         }
     }
 
-    /// Lets the flow's helper hear the packet, and says what becomes of it. A flow that is `new` does
-    /// not stay if its first packet does not pass.
+    /// Lets the flow's helper hear the packet; whether it may pass.
     #[cold]
-    fn assist(
-        &mut self,
-        (data, parsed): (&[u8], &Parsed),
-        tracked: &mut Tracked,
-        new: bool,
-        now: Ticks,
-        disposition: Disposition,
-    ) -> Disposition {
+    fn assist(&mut self, data: &[u8], parsed: &Parsed, tracked: Tracked, now: Ticks) -> bool {
         let (Some(flow), Some(dir)) = (tracked.flow.known(), tracked.dir) else {
-            return disposition;
+            return true;
         };
         let shard = &mut self.shard;
-        if self.talks.hear(shard, flow, dir, data, parsed, now) {
-            return disposition;
-        }
-        if new {
-            shard.revoke(flow);
-            tracked.flow = Flow::None;
-        }
-        Disposition::Drop(DropReason::Helper)
+        self.talks.hear(shard, flow, dir, data, parsed, now)
     }
 
     /// Lets the counts hold the flow that the packet started, or takes them back if it did not come

@@ -236,8 +236,9 @@ impl Expecter {
         match (found, verdict) {
             (None, _) => Conflict::None,
             (Some((id, _)), (true, true)) => Conflict::Same(id),
-            (Some(_), (true, false)) => Conflict::Enough,
-            (Some(_), (false, _)) => Conflict::Clash,
+            // Linux: EALREADY, which only those take well who said so.
+            (Some(_), (true, false)) if shared => Conflict::Enough,
+            (Some(_), _) => Conflict::Clash,
         }
     }
 

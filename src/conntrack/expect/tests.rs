@@ -270,6 +270,11 @@ fn the_same_replaces_itself_and_another_flows_clashes() {
         "good enough"
     );
     assert_eq!(end.shared().len(), 1);
+    assert_eq!(
+        expect(&mut end, 1, &of_class(1, 4000), later),
+        Err(Refusal::Clash),
+        "its own, of another class"
+    );
     let other_server = Expect {
         src: Some(addr("10.0.0.3")),
         ..active(4000)

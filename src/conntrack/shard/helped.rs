@@ -110,6 +110,12 @@ impl Shard {
         self.counters.helpers.get(helper.index())
     }
 
+    /// Whether `flow`, of TCP, is in its handshake: that of a flow that begins, or begins anew.
+    pub fn is_opening(&self, flow: FlowRef) -> bool {
+        use TcpState::{SynRecv, SynSent, SynSent2};
+        matches!(self.core(flow).tcp_state, SynSent | SynRecv | SynSent2)
+    }
+
     /// Whether both sides of `flow` have spoken.
     pub fn has_seen_reply(&self, flow: FlowRef) -> bool {
         self.core(flow).has(status::SEEN_REPLY)

@@ -65,7 +65,7 @@ impl Control {
         };
         let ack = match flags {
             SYN => 0,
-            _ if flags == SYN | ACK => 1001,
+            _ if flags == SYN | ACK => self.next[CLIENT].max(1001),
             _ => self.next[1 - who],
         };
         let segment = Segment::Tcp {
@@ -206,6 +206,52 @@ fn a_stream_is_heard_once_both_sides_have_spoken() {
     assert!(control.segment(&mut path, CLIENT, SYN, 1000, &lines));
     assert_eq!(data(&mut path, 4000), NEW);
     assert_eq!(of(&path, "ftp").parsed.get(), 0);
+}
+
+/// The same ports again, with other sequence numbers, in the flow's entry: nothing is left of the
+/// streams before.
+#[test]
+fn streams_begin_anew_with_their_handshake() {
+    for isn in [500_000, 4_000_000_000] {
+        let mut path = Path::new(RULES);
+        let mut control = Control::open(&mut path, 3000);
+        // An unfinished line, and the client gives up.
+        assert!(control.say(&mut path, CLIENT, "PORT 10,0"));
+        let seq = control.next[CLIENT];
+        assert!(control.segment(&mut path, CLIENT, RST, seq, ""));
+        control.next = [isn, 0];
+        assert!(control.segment(&mut path, CLIENT, SYN, isn, ""));
+        control.next = [isn + 1, isn + 100];
+        assert!(control.segment(&mut path, SERVER, SYN | ACK, isn + 100, ""));
+        control.next = [isn + 1, isn + 101];
+        assert!(control.segment(&mut path, CLIENT, ACK, isn + 1, ""));
+        assert!(control.say(&mut path, SERVER, "220 ready\r\n"));
+        assert!(control.say(&mut path, CLIENT, "USER anonymous\r\n"));
+        assert!(control.say(&mut path, CLIENT, &port(4000)));
+        assert_eq!(data(&mut path, 4000), RELATED, "{isn}");
+    }
+}
+
+/// A number that an earlier flow had, and a first payload that nobody hears.
+#[test]
+fn nothing_is_left_of_an_earlier_flow() {
+    let mut path = Path::new(RULES);
+    let mut control = Control::open(&mut path, 3000);
+    control.say(&mut path, CLIENT, "PORT 10,0,0,1,");
+    control.reset(&mut path);
+    // It begins where the other one's line ended.
+    let begin = control.next[CLIENT];
+    let mut next = Control {
+        sport: 3001,
+        dport: 21,
+        next: [begin, 0],
+    };
+    assert!(next.segment(&mut path, CLIENT, SYN, begin - 1, "x"));
+    next.next = [begin, 5001];
+    assert!(next.segment(&mut path, SERVER, SYN | ACK, 5000, ""));
+    assert!(next.segment(&mut path, CLIENT, ACK, begin, ""));
+    assert!(next.say(&mut path, CLIENT, "15,160\r\n"));
+    assert_eq!(data(&mut path, 4000), NEW);
 }
 
 #[test]

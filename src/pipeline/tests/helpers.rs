@@ -271,6 +271,29 @@ fn a_control_flow_takes_its_expectations_along() {
 }
 
 #[test]
+fn a_damaged_packet_uses_nothing_up() {
+    let mut path = Path::new(RULES);
+    let mut control = Control::open(&mut path, 3000);
+    control.say(&mut path, CLIENT, &port(4000));
+    let syn = tcp(TALK.flip(), 20, 4000, SYN, 1, 0);
+    let mut bent = syn.clone();
+    bent[14 + 20 + 4] ^= 1;
+    let short = &syn[..syn.len() - 1];
+    for damaged in [&bent[..], short] {
+        assert!(!path.passes(WAN, damaged));
+    }
+    // One that is only impossible does, as in Linux.
+    assert_eq!(data(&mut path, 4000), RELATED);
+    control.say(&mut path, CLIENT, &port(4001));
+    let answer = tcp(TALK.flip(), 20, 4001, SYN | ACK, 1, 1);
+    assert_eq!(
+        path.send(WAN, &answer).tracked.unwrap().state,
+        CtState::Invalid
+    );
+    assert_eq!(data(&mut path, 4001), NEW);
+}
+
+#[test]
 fn an_expectation_ends_in_time() {
     let mut path = Path::new(RULES);
     let mut control = Control::open(&mut path, 3000);

@@ -127,8 +127,6 @@ pub struct Tracked {
     pub state: CtState,
     /// Which way it goes in its flow; `None` without one.
     pub dir: Option<Dir>,
-    /// A helper listens to the flow, and has to hear the packet if it passes.
-    pub helped: bool,
     /// The flow.
     pub flow: Flow,
 }
@@ -138,7 +136,6 @@ impl Tracked {
         Self {
             state,
             dir: None,
-            helped: false,
             flow: Flow::None,
         }
     }
@@ -167,6 +164,8 @@ pub struct Shard {
     ledger: Ledger,
     kins: Kins,
     expecter: Expecter,
+    /// Flows that helpers listen to.
+    helped: u32,
     pending: Option<Pending>,
     /// Where the sweep under pressure goes on.
     swept: Cursor,
@@ -240,6 +239,7 @@ impl Shard {
             ledger: Ledger::new(capacity).expect("memory for the ledger of counts"),
             kins: Kins::new(capacity, expecter.infos()).expect("memory for kin of flows"),
             expecter,
+            helped: 0,
             pending: None,
             swept: Cursor::default(),
             report: Reporter::default(),
@@ -368,7 +368,6 @@ impl Shard {
         Some(Tracked {
             state: CtState::Established,
             dir: Some(dir),
-            helped: false,
             flow: Flow::Known(FlowRef { v6, entry }),
         })
     }
@@ -446,7 +445,6 @@ impl Shard {
         Tracked {
             state: CtState::Related,
             dir: Some(dir),
-            helped: false,
             flow: Flow::Known(flow),
         }
     }
@@ -470,7 +468,6 @@ impl Shard {
             // No branch on the direction, which is as good as random.
             let answered = (dir == Dir::Reply) | core.has(status::SEEN_REPLY);
             let state = if answered { CtState::Established } else { unanswered(core.status) };
-            let helped = core.has(status::HELPED);
             let outcome = match parsed.l4 {
                 L4::Tcp(ref header) => {
                     let segment = tcp::segment(data, parsed, header);
@@ -484,13 +481,13 @@ impl Shard {
             if config.accounting && outcome.counts() {
                 rest.account[dir as usize].add(u32::from(parsed.ip_len()));
             }
-            let known = Tracked { state, dir: Some(dir), helped, flow: Flow::Known(flow) };
+            let known = Tracked { state, dir: Some(dir), flow: Flow::Known(flow) };
             match outcome {
                 Outcome::Refresh(span) => table.refresh(flow.entry, now, span),
                 Outcome::Keep => {}
                 Outcome::Kill => {
                     self.end(flow);
-                    return Some(Tracked { helped: false, flow: Flow::None, ..known });
+                    return Some(Tracked { flow: Flow::None, ..known });
                 }
                 Outcome::Invalid => {
                     // What the first chunks of an SCTP packet did stays done.
@@ -579,7 +576,6 @@ impl Shard {
         Tracked {
             state: unanswered(core.status),
             dir: Some(Dir::Original),
-            helped: false,
             flow: Flow::Pending,
         }
     }

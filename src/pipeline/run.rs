@@ -10,7 +10,7 @@ use crate::conntrack::icmp;
 use crate::conntrack::limit::Budget;
 use crate::conntrack::shard::{Flow, FlowRef, Prepared, Shard, Tracked};
 use crate::conntrack::table::InsertError;
-use crate::conntrack::types::{CtState, proto};
+use crate::conntrack::types::{CtState, Dir, proto};
 use crate::helpers;
 use crate::policy::{
     Compiled, Counted, Decision, Facts, FlowFacts, PortId, RawVerdict, RejectWith, RuleId, Verdict,
@@ -330,42 +330,22 @@ impl Pipeline {
             Verdict::Drop => Disposition::Drop(DropReason::Policy),
             Verdict::Reject(with) => Disposition::Reject(with),
         };
-        let before = tracked.flow;
-        let disposition = match (disposition, before) {
+        let disposition = match (disposition, tracked.flow) {
             (Disposition::Forward(_), Flow::Pending) => {
-                if policy.has_helpers() {
-                    self.attach(policy, &facts);
-                }
-                match self.shard.commit(ticks) {
-                    Ok(flow) => {
-                        tracked.flow = Flow::Known(flow);
-                        tracked.helped = self.shard.is_helped(flow);
-                        disposition
-                    }
-                    Err(InsertError::Full) => Disposition::Drop(DropReason::TableFull),
-                    Err(InsertError::LongRun) => Disposition::Drop(DropReason::IndexFull),
-                }
+                // By value, so that the facts of usual packets can stay in registers.
+                let (flow, disposition) = self.begin(policy, facts, data, disposition);
+                tracked.flow = flow;
+                disposition
+            }
+            (Disposition::Forward(_), Flow::Known(flow)) if self.shard.is_helped(flow) => {
+                let dir = tracked.dir.unwrap_or(Dir::Original);
+                self.assist(flow, dir, data, parsed, ticks, disposition)
             }
             // A RST is not answered (RFC 9293 3.5.2), so nothing is closed.
             (Disposition::Reject(RejectWith::TcpReset), Flow::Known(flow)) if !matches!(parsed.l4, L4::Tcp(ref header) if header.flags & flags::RST != 0) =>
             {
                 self.shard.close(flow, ticks, config);
                 disposition
-            }
-            _ => disposition,
-        };
-        let disposition = match disposition {
-            Disposition::Forward(_)
-                if tracked.helped && !self.assist(data, parsed, tracked, ticks) =>
-            {
-                // A flow does not begin with a packet that does not pass.
-                if before == Flow::Pending
-                    && let Some(flow) = tracked.flow.known()
-                {
-                    self.shard.revoke(flow);
-                    tracked.flow = Flow::None;
-                }
-                Disposition::Drop(DropReason::Helper)
             }
             _ => disposition,
         };
@@ -401,22 +381,60 @@ impl Pipeline {
         decision
     }
 
-    /// Lets the helper that policy names listen to the flow that the packet starts.
-    #[cold]
-    fn attach(&mut self, policy: &Compiled, facts: &Facts<'_>) {
-        if let Some((helper, permissions)) = policy.helper(self.worker, facts) {
+    /// Enters the flow that the packet starts, and lets the helper that policy names for it hear the
+    /// packet. The flow, and what becomes of the packet.
+    #[inline(never)]
+    fn begin(
+        &mut self,
+        policy: &Compiled,
+        facts: Facts<'_>,
+        data: &[u8],
+        disposition: Disposition,
+    ) -> (Flow, Disposition) {
+        if policy.has_helpers()
+            && let Some((helper, permissions)) = policy.helper(self.worker, &facts)
+        {
             self.shard.attach(helper, permissions);
         }
+        let now = facts.now.ticks();
+        let flow = match self.shard.commit(now) {
+            Ok(flow) => flow,
+            Err(InsertError::Full) => {
+                return (Flow::Pending, Disposition::Drop(DropReason::TableFull));
+            }
+            Err(InsertError::LongRun) => {
+                return (Flow::Pending, Disposition::Drop(DropReason::IndexFull));
+            }
+        };
+        if !self.shard.is_helped(flow) {
+            return (Flow::Known(flow), disposition);
+        }
+        let heard = self.assist(flow, Dir::Original, data, facts.packet, now, disposition);
+        if heard == disposition {
+            return (Flow::Known(flow), disposition);
+        }
+        // A flow does not begin with a packet that does not pass.
+        self.shard.revoke(flow);
+        (Flow::None, heard)
     }
 
-    /// Lets the flow's helper hear the packet; whether it may pass.
+    /// Lets the helper of `flow` hear a packet that goes `dir`, and says what becomes of it.
     #[cold]
-    fn assist(&mut self, data: &[u8], parsed: &Parsed, tracked: Tracked, now: Ticks) -> bool {
-        let (Some(flow), Some(dir)) = (tracked.flow.known(), tracked.dir) else {
-            return true;
-        };
+    fn assist(
+        &mut self,
+        flow: FlowRef,
+        dir: Dir,
+        data: &[u8],
+        parsed: &Parsed,
+        now: Ticks,
+        disposition: Disposition,
+    ) -> Disposition {
         let shard = &mut self.shard;
-        self.talks.hear(shard, flow, dir, data, parsed, now)
+        if self.talks.hear(shard, flow, dir, data, parsed, now) {
+            disposition
+        } else {
+            Disposition::Drop(DropReason::Helper)
+        }
     }
 
     /// Lets the counts hold the flow that the packet started, or takes them back if it did not come

@@ -98,10 +98,11 @@ impl Shard {
             return;
         };
         self.expecter.open(number);
-        if let Some((id, _)) = seed.helper
-            && let Some(counters) = self.counters.helpers.get(id.index())
-        {
-            counters.attached.add(1);
+        if let Some((id, _)) = seed.helper {
+            self.helped += 1;
+            if let Some(counters) = self.counters.helpers.get(id.index()) {
+                counters.attached.add(1);
+            }
         }
     }
 
@@ -124,7 +125,7 @@ impl Shard {
     /// Whether a helper listens to `flow`.
     #[inline]
     pub fn is_helped(&self, flow: FlowRef) -> bool {
-        self.core(flow).has(status::HELPED)
+        self.helped != 0 && self.core(flow).has(status::HELPED)
     }
 
     /// What a helper must know of a packet that goes `dir` in `flow`; `None` if none listens.

@@ -97,6 +97,7 @@ impl Shard {
                 tally: self.purse.budget().tally(),
                 kins: &mut self.kins,
                 expecter: &mut self.expecter,
+                helped: &mut self.helped,
                 report: &self.report,
                 counters: &self.counters,
             };
@@ -115,6 +116,7 @@ impl Shard {
             tally: self.purse.budget().tally(),
             kins: &mut self.kins,
             expecter: &mut self.expecter,
+            helped: &mut self.helped,
             report: &self.report,
             counters: &self.counters,
         };
@@ -169,6 +171,7 @@ struct Ties<'a> {
     tally: &'a Tally,
     kins: &'a mut Kins,
     expecter: &'a mut Expecter,
+    helped: &'a mut u32,
     report: &'a Reporter,
     counters: &'a CtCounters,
 }
@@ -185,6 +188,7 @@ impl Ties<'_> {
             self.report.report(Kind::Destroy, 0, entry, about);
         }
         if status & (status::HELPED | status::EXPECTED) != 0 {
+            *self.helped -= u32::from(status & status::HELPED != 0);
             self.part(v6, at);
         }
     }

@@ -48,6 +48,9 @@ impl Talks {
         let Some(listening) = shard.listening(flow, dir) else {
             return true;
         };
+        let Some(helper) = helpers::helper(listening.helper) else {
+            return true;
+        };
         let Some(talk) = self.talks.get_mut(listening.number as usize) else {
             return true;
         };
@@ -60,16 +63,13 @@ impl Talks {
         let Some((payload, place)) = payload(data, parsed) else {
             return true;
         };
-        let Some(helper) = helpers::helper(listening.helper) else {
-            return true;
-        };
-        // A stream is heard once both sides have spoken.
-        if place.is_some() && !shard.has_seen_reply(flow) {
-            return true;
-        }
         let before = talk.clone();
         let mut heard = Heard::default();
         talk.listen(helper, &listening.context, payload, place, &mut heard);
+        // What is said in a stream before both sides have spoken begins it, and asks for nothing.
+        if place.is_some() && !shard.has_seen_reply(flow) {
+            return true;
+        }
         let mut passes = !heard.drop;
         if passes {
             passes = carry_out(shard, &listening, &mut heard, now);

@@ -518,6 +518,68 @@ fn who_watches_is_told_of_expectations() {
     assert_eq!(told, all);
 }
 
+/// A segment between `client` at 10.0.0.1 and port 21 of the server, as it is; whether it passes.
+fn raw(
+    path: &mut Path,
+    who: usize,
+    client: u16,
+    flags: u8,
+    seq: u32,
+    ack: u32,
+    what: &str,
+) -> bool {
+    let (addrs, sport, dport, iif) = match who {
+        CLIENT => (TALK, client, 21, LAN),
+        _ => (TALK.flip(), 21, client, WAN),
+    };
+    let segment = Segment::Tcp {
+        sport,
+        dport,
+        seq,
+        ack,
+        flags,
+        window: 60_000,
+        options: &[],
+    };
+    path.passes(iif, &frame(addrs, segment, what.as_bytes()))
+}
+
+#[test]
+fn half_a_line_of_one_flow_is_not_completed_by_the_next() {
+    let mut path = Path::new(RULES);
+    assert!(raw(&mut path, CLIENT, 3000, SYN, 1000, 0, ""));
+    assert!(raw(&mut path, SERVER, 3000, SYN | ACK, 5000, 1001, ""));
+    let half = "USER x\r\nPORT 10,0,0,1,16,";
+    assert!(raw(&mut path, CLIENT, 3000, ACK, 1001, 5001, half));
+    let next = 1001 + half.len() as u32;
+    assert!(raw(&mut path, CLIENT, 3000, RST, next, 0, ""));
+    path.wait(11);
+    assert!(path.flows().is_empty());
+    // The next flow's client says something before the server does, and goes on at the same place.
+    assert!(raw(&mut path, CLIENT, 3001, SYN, next - 2, 0, "x"));
+    assert!(raw(&mut path, SERVER, 3001, SYN | ACK, 5000, next, ""));
+    assert!(raw(&mut path, CLIENT, 3001, ACK, next, 5001, "1\r\n"));
+    assert_eq!(path.pipeline.shard().expected(), 0);
+    assert_eq!(data(&mut path, 4097), NEW);
+}
+
+#[test]
+fn what_is_said_before_the_reply_begins_the_stream() {
+    // A request of another protocol, cut so that an offer begins behind what the SYN carries.
+    let mut path = Path::new(&RULES.replace("helper: ftp", "helper: irc"));
+    let offer = "PRIVMSG bob :\x01DCC CHAT chat 167772161 4000\x01\r\n";
+    let begin = "POST /x HTTP/1.1 ";
+    let next = 1001 + begin.len() as u32;
+    assert!(raw(&mut path, CLIENT, 3000, SYN, 1000, 0, begin));
+    assert!(raw(&mut path, SERVER, 3000, SYN | ACK, 5000, next, ""));
+    assert!(raw(&mut path, CLIENT, 3000, ACK, next, 5001, offer));
+    assert_eq!(path.pipeline.shard().expected(), 0);
+    // A line of its own is one.
+    let next = next + offer.len() as u32;
+    assert!(raw(&mut path, CLIENT, 3000, ACK, next, 5001, offer));
+    assert_eq!(path.pipeline.shard().expected(), 1);
+}
+
 /// Resident memory of this process, in KiB.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();

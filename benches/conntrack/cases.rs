@@ -5,7 +5,7 @@ use shardwall::base::hash::HashKey;
 use shardwall::base::time::{Now, Span};
 use shardwall::conntrack::config::Config;
 use shardwall::conntrack::expect::{Expecter, Master};
-use shardwall::conntrack::helper::{Class, Expect, HelperId, Info};
+use shardwall::conntrack::helper::{Class, Expect, HelperId, Info, Permissions};
 use shardwall::conntrack::limit::Budget;
 use shardwall::conntrack::shard::{CtCounters, Flow as Known, Shard, Tracked};
 use shardwall::conntrack::tuple::Tuple;
@@ -126,6 +126,7 @@ impl ShardPath {
                     zone: 0,
                 },
                 helper: HelperId::new(0).ok_or("no first helper")?,
+                permissions: Permissions::default(),
                 mark: 0,
             };
             let wanted = Expect::once(proto::UDP, Some(addrs.src()), addrs.dst(), port);

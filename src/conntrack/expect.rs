@@ -16,7 +16,7 @@
 //! long as the workers. Concurrency: as [`crate::base::board`] says; an [`Expecter`] belongs to one
 //! worker, and its [`Expecter::begin`] is where that worker holds nothing any more.
 
-use super::helper::{HelperId, Info};
+use super::helper::{HelperId, Info, Permissions};
 use super::tuple::Tuple;
 use crate::base::board::Board;
 use crate::base::hash::HashKey;
@@ -61,6 +61,8 @@ pub struct Expectation {
     pub inactive: bool,
     /// The flow gets the same helper.
     pub inherit: bool,
+    /// What that may do there: the master's.
+    pub permissions: Permissions,
     /// The flow's mark, the master's.
     pub mark: u32,
     /// When it ends.
@@ -117,6 +119,8 @@ pub struct Master {
     pub tuple: Tuple,
     /// Its helper.
     pub helper: HelperId,
+    /// What that may do.
+    pub permissions: Permissions,
     /// Its mark.
     pub mark: u32,
 }

@@ -209,6 +209,7 @@ impl Expecter {
             permanent: wanted.permanent,
             inactive: wanted.inactive,
             inherit: wanted.inherit,
+            permissions: master.permissions,
             mark: master.mark,
             deadline,
             master: master.tuple,

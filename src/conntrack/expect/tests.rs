@@ -72,6 +72,7 @@ fn master(client_port: u16) -> Master {
     Master {
         tuple: tuple("10.0.0.1", client_port, "10.0.0.2", 21),
         helper: HelperId::new(0).unwrap(),
+        permissions: Permissions::default(),
         mark: 5,
     }
 }
@@ -410,7 +411,7 @@ proptest! {
         any_src: bool,
         ports in any::<[u16; 4]>(),
         sport: bool,
-        bits in any::<[bool; 2]>(),
+        bits in any::<[bool; 4]>(),
         numbers in any::<(u8, u16, u32, u32, u16)>(),
         class in 0u8..8,
         helper in 0usize..16,
@@ -432,6 +433,7 @@ proptest! {
             permanent: bits[0],
             inactive: false,
             inherit: bits[1],
+            permissions: Permissions { loose: bits[2], low_ports: bits[3] },
             mark,
             deadline: Ticks(deadline),
             master: Tuple {

@@ -5,7 +5,7 @@ use super::Expectation;
 use crate::base::board::Note;
 use crate::base::hash::HashKey;
 use crate::base::time::Ticks;
-use crate::conntrack::helper::HelperId;
+use crate::conntrack::helper::{HelperId, Permissions};
 use crate::conntrack::tuple::{Destination, Tuple};
 use crate::wire::Addrs;
 use crate::wire::inner::Ports;
@@ -21,6 +21,8 @@ const ANY_SPORT: u64 = 4;
 const PERMANENT: u64 = 8;
 const INHERIT: u64 = 16;
 const MASTER_V6: u64 = 32;
+const LOOSE: u64 = 64;
+const LOW_PORTS: u64 = 128;
 
 /// Where an expectation is looked for: by its destination, which every expectation has in full.
 #[inline]
@@ -89,7 +91,9 @@ pub(super) fn write(expectation: &Expectation) -> [u64; WORDS] {
         | flag(it.sport.is_none(), ANY_SPORT)
         | flag(it.permanent, PERMANENT)
         | flag(it.inherit, INHERIT)
-        | flag(is_v6(it.master.addrs), MASTER_V6);
+        | flag(is_v6(it.master.addrs), MASTER_V6)
+        | flag(it.permissions.loose, LOOSE)
+        | flag(it.permissions.low_ports, LOW_PORTS);
     let [a, b, c, d] = halves(it.addrs);
     let [e, f, g, h] = halves(it.master.addrs);
     let ports = |sport: u16, dport: u16| u64::from(sport) << 48 | u64::from(dport) << 32;
@@ -143,6 +147,10 @@ pub(super) fn decode(words: [u64; WORDS]) -> Option<Expectation> {
         permanent: has(PERMANENT),
         inactive: false,
         inherit: has(INHERIT),
+        permissions: Permissions {
+            loose: has(LOOSE),
+            low_ports: has(LOW_PORTS),
+        },
         mark: life as u32,
         deadline: Ticks((life >> 32) as u32),
         master: Tuple {

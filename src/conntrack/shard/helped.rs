@@ -26,7 +26,7 @@ pub struct Listening {
 
 /// What a flow begins with that fulfils `expectation`.
 pub(super) fn seed_of(expectation: &Expectation) -> Seed {
-    let helper = (expectation.helper, Permissions::default());
+    let helper = (expectation.helper, expectation.permissions);
     Seed {
         helper: expectation.inherit.then_some(helper),
         master: Some((expectation.master, expectation.helper)),
@@ -179,6 +179,7 @@ impl Shard {
         let master = Master {
             tuple: listening.context.original,
             helper: listening.helper,
+            permissions: listening.context.permissions,
             mark,
         };
         let (report, counters) = (&self.report, &self.counters);

@@ -580,6 +580,56 @@ fn what_is_said_before_the_reply_begins_the_stream() {
     assert_eq!(path.pipeline.shard().expected(), 1);
 }
 
+#[test]
+fn a_call_that_was_expected_has_the_permissions_of_its_line() {
+    let text = RULES
+        .replace(
+            "helper: tftp, proto: udp, dport: 69",
+            "helper: sip, proto: udp, dport: 5060, loose: true",
+        )
+        .replace("[21, 69, 2121]", "5060");
+    let mut path = Path::new(&text);
+    let say = |path: &mut Path, addrs, sport, dport, lines: &[&str]| {
+        let iif = if addrs == TALK { LAN } else { WAN };
+        let text = lines.join("\r\n") + "\r\n";
+        path.passes(
+            iif,
+            &frame(addrs, Segment::Udp { sport, dport }, text.as_bytes()),
+        )
+    };
+    let register = [
+        "REGISTER sip:x SIP/2.0",
+        "CSeq: 1 REGISTER",
+        "Contact: <sip:me@10.0.0.1:5062>",
+        "Expires: 60",
+        "",
+    ];
+    assert!(say(&mut path, TALK, 5061, 5060, &register));
+    let ok = [
+        "SIP/2.0 200 OK",
+        "CSeq: 1 REGISTER",
+        "Contact: <sip:me@10.0.0.1:5062>;expires=60",
+        "",
+    ];
+    assert!(say(&mut path, TALK.flip(), 5060, 5061, &ok));
+    // The media come from, and go to, another host than the registrar.
+    let invite = [
+        "INVITE sip:me@10.0.0.1:5062 SIP/2.0",
+        "CSeq: 1 INVITE",
+        "",
+        "v=0",
+        "c=IN IP4 10.0.1.9",
+        "m=audio 8000 RTP/AVP 0",
+    ];
+    assert!(say(&mut path, TALK.flip(), 7000, 5062, &invite));
+    assert_eq!(refused(&path, "sip", Refusal::ForeignAddress), 0);
+    let media = Addrs::V4 {
+        src: 0x0a00_0001,
+        dst: 0x0a00_0109,
+    };
+    assert!(path.passes(LAN, &udp(media, 9000, 8000)));
+}
+
 /// Resident memory of this process, in KiB.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();

@@ -87,6 +87,8 @@ pub struct Line<'a> {
     pub len: usize,
     /// Only the first part of it is in `text`: it is longer than what is kept of a line in pieces.
     pub cut: bool,
+    /// Something before it is missing.
+    pub gap: bool,
 }
 
 /// What comes after a line.

@@ -46,6 +46,8 @@ pub struct Stream {
     skipping: bool,
     /// The line in pieces is longer than what is kept of it.
     cut: bool,
+    /// Something is missing before the next line.
+    gap: bool,
     carry: [u8; CARRY],
 }
 
@@ -110,7 +112,7 @@ impl Stream {
     /// Gives up what is missing before `seq`.
     fn jump(&mut self, seq: u32, heard: &mut Heard) {
         heard.refuse(Refusal::Gap);
-        (self.next, self.skipping, self.body) = (seq, true, 0);
+        (self.next, self.skipping, self.gap, self.body) = (seq, true, true, 0);
         self.end_line();
     }
 
@@ -174,11 +176,13 @@ impl Stream {
                 self.keep(piece, reader.heard);
                 return;
             }
+            let gap = std::mem::take(&mut self.gap);
             let line = if self.len == 0 {
                 Line {
                     text: trim(piece),
                     len: piece.len(),
                     cut: false,
+                    gap,
                 }
             } else {
                 self.keep(piece, reader.heard);
@@ -187,6 +191,7 @@ impl Stream {
                     text: if self.cut { kept } else { trim(kept) },
                     len: self.len as usize,
                     cut: self.cut,
+                    gap,
                 }
             };
             let next = (reader.lines.read)(reader.context, reader.memory, &line, reader.heard);

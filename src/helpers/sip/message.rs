@@ -35,9 +35,7 @@ pub(super) struct Message {
     /// Those whose value is a number.
     valid: u8,
     flags: u8,
-    /// How many gaps in the stream the packet at hand had so far.
-    gaps: u8,
-    spare: [u8; 3],
+    spare: [u8; 4],
 }
 
 /// It is a response.
@@ -124,10 +122,7 @@ fn begins(line: &Line<'_>) -> bool {
 impl Message {
     /// Takes its first line. Whether it is a message that matters.
     pub(super) fn start(&mut self, text: &[u8]) -> bool {
-        *self = Self {
-            gaps: self.gaps,
-            ..Self::new_zeroed()
-        };
+        *self = Self::new_zeroed();
         self.phase = Phase::HEADERS;
         if let Some(code) = after(text, VERSION).and_then(|rest| rest.strip_prefix(b" ")) {
             self.flags = RESPONSE;
@@ -161,11 +156,9 @@ impl Message {
         line: &Line<'_>,
         heard: &mut Heard,
     ) -> Next {
-        let gaps = heard.refusals(Refusal::Gap).min(u16::from(u8::MAX)) as u8;
-        if gaps > self.gaps && self.phase != Phase::FRESH && self.phase != Phase::DEAF {
+        if line.gap && self.phase != Phase::FRESH && self.phase != Phase::DEAF {
             self.phase = Phase::START; // The rest of the message at hand is gone.
         }
-        self.gaps = gaps;
         match self.phase {
             // Empty lines between messages keep a connection alive (RFC 5626, 3.5.1).
             Phase::FRESH | Phase::START if line.text.is_empty() => {}

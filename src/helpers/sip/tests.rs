@@ -82,6 +82,7 @@ impl Flow {
                 text: text.strip_suffix(b"\r").unwrap_or(text),
                 len,
                 cut: false,
+                gap: false,
             };
             let next = line(&self.context, &mut self.memory, &one, &mut self.heard);
             rest = &rest[len..];

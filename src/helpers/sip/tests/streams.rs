@@ -163,6 +163,7 @@ fn of_a_line_that_is_cut_only_a_request_counts() {
             text: text.as_bytes(),
             len: if cut { 5000 } else { text.len() + 2 },
             cut,
+            gap: false,
         };
         super::line(&flow.context, &mut flow.memory, &line, &mut flow.heard)
     };
@@ -184,17 +185,38 @@ fn behind_a_gap_the_next_message_is_read() {
     assert_eq!(flow.hear_lines(Original, head), [FORGET]);
     // The rest is lost; the packet at hand begins in the middle of another message.
     flow.heard = Heard::default();
-    flow.heard.refuse(Refusal::Gap);
     let rest = format!("c=IN IP4 10.1.0.2\r\nm=audio 9000 x\r\n{}", bye(2));
-    for text in rest.lines() {
+    for (at, text) in rest.lines().enumerate() {
         let line = Line {
             text: text.as_bytes(),
             len: text.len() + 2,
             cut: false,
+            gap: at == 0,
         };
         super::line(&flow.context, &mut flow.memory, &line, &mut flow.heard);
     }
     assert_eq!(asked(&flow.heard), [FORGET]);
+}
+
+#[test]
+fn a_gap_whose_line_ends_packets_later_is_a_gap() {
+    let context = Flow::tcp().context;
+    let mut talk = Talk::new_zeroed();
+    let mut say = |seq: u32, text: &str| {
+        let mut heard = Heard::default();
+        talk.listen(&SIP, &context, text.as_bytes(), Some(seq), &mut heard);
+        asked(&heard)
+    };
+    let head =
+        "INVITE sip:201@10.2.0.2 SIP/2.0\r\nCSeq: 1 INVITE\r\nContent-Length: 9000\r\n\r\nv=0\r\n";
+    assert_eq!(say(0, head), [FORGET]);
+    // One segment is lost, and there is no line's end in the next.
+    let long = "x".repeat(1400);
+    let seq = head.len() as u32 + 1400;
+    assert_eq!(say(seq, &long), NOTHING);
+    let seq = seq + 1400;
+    assert_eq!(say(seq, "\r\n"), NOTHING);
+    assert_eq!(say(seq + 2, &invite(2)), offer());
 }
 
 /// Says `text` on a connection in segments of these lengths, the last one the rest.

@@ -166,6 +166,8 @@ pub struct Shard {
     expecter: Expecter,
     /// Flows that helpers listen to.
     helped: u32,
+    /// The last packet that went by the whole tracker passes without belonging to its flow.
+    ignored: bool,
     pending: Option<Pending>,
     /// Where the sweep under pressure goes on.
     swept: Cursor,
@@ -240,6 +242,7 @@ impl Shard {
             kins: Kins::new(capacity, expecter.infos()).expect("memory for kin of flows"),
             expecter,
             helped: 0,
+            ignored: false,
             pending: None,
             swept: Cursor::default(),
             report: Reporter::default(),
@@ -382,6 +385,7 @@ impl Shard {
         now: Ticks,
         config: &Config,
     ) -> Tracked {
+        self.ignored = false;
         match prepared.subject {
             Subject::Flow => {}
             Subject::Error => return self.related(prepared, now),
@@ -485,6 +489,8 @@ impl Shard {
             match outcome {
                 Outcome::Refresh(span) => table.refresh(flow.entry, now, span),
                 Outcome::Keep => {}
+                // Anybody can send such a packet: no helper hears it.
+                Outcome::Ignore => self.ignored = true,
                 Outcome::Kill => {
                     self.end(flow);
                     return Some(Tracked { flow: Flow::None, ..known });

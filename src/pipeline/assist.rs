@@ -94,6 +94,9 @@ fn payload<'a>(data: &'a [u8], parsed: &Parsed) -> Option<(&'a [u8], helpers::Pl
     let start = usize::from(parsed.l4_offset);
     let end = data.len().min(parsed.end as usize);
     match parsed.l4 {
+        // What a RST carries is no part of the stream (RFC 1122, 4.2.2.12), and not every RST is checked
+        // against the window.
+        L4::Tcp(ref header) if header.flags & flags::RST != 0 => None,
         L4::Tcp(ref header) => {
             let payload = data.get(start + usize::from(header.header_len)..end)?;
             // A SYN takes the sequence number before its payload.

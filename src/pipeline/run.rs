@@ -330,16 +330,17 @@ impl Pipeline {
             Verdict::Drop => Disposition::Drop(DropReason::Policy),
             Verdict::Reject(with) => Disposition::Reject(with),
         };
+        let disposition = if self.shard.has_helped() {
+            self.hear(tracked, data, parsed, ticks, disposition)
+        } else {
+            disposition
+        };
         let disposition = match (disposition, tracked.flow) {
             (Disposition::Forward(_), Flow::Pending) => {
                 // By value, so that the facts of usual packets can stay in registers.
                 let (flow, disposition) = self.begin(policy, facts, data, disposition);
                 tracked.flow = flow;
                 disposition
-            }
-            (Disposition::Forward(_), Flow::Known(flow)) if self.shard.is_helped(flow) => {
-                let dir = tracked.dir.unwrap_or(Dir::Original);
-                self.assist(flow, dir, data, parsed, ticks, disposition)
             }
             // A RST is not answered (RFC 9293 3.5.2), so nothing is closed.
             (Disposition::Reject(RejectWith::TcpReset), Flow::Known(flow)) if !matches!(parsed.l4, L4::Tcp(ref header) if header.flags & flags::RST != 0) =>
@@ -416,6 +417,27 @@ impl Pipeline {
         // A flow does not begin with a packet that does not pass.
         self.shard.revoke(flow);
         (Flow::None, heard)
+    }
+
+    /// Lets the helper of a known flow hear the packet, if it has one and the packet may pass, and
+    /// says what becomes of it.
+    #[inline(never)]
+    fn hear(
+        &mut self,
+        tracked: Tracked,
+        data: &[u8],
+        parsed: &Parsed,
+        now: Ticks,
+        disposition: Disposition,
+    ) -> Disposition {
+        match (disposition, tracked.flow, tracked.dir) {
+            (Disposition::Forward(_), Flow::Known(flow), Some(dir))
+                if self.shard.is_helped(flow) =>
+            {
+                self.assist(flow, dir, data, parsed, now, disposition)
+            }
+            _ => disposition,
+        }
     }
 
     /// Lets the helper of `flow` hear a packet that goes `dir`, and says what becomes of it.

@@ -122,14 +122,23 @@ impl Shard {
         self.core(flow).has(status::SEEN_REPLY)
     }
 
-    /// Whether a helper listens to `flow`.
+    /// Whether a helper listens to any flow.
     #[inline]
-    pub fn is_helped(&self, flow: FlowRef) -> bool {
-        self.helped != 0 && self.core(flow).has(status::HELPED)
+    pub fn has_helped(&self) -> bool {
+        self.helped != 0
     }
 
-    /// What a helper must know of a packet that goes `dir` in `flow`; `None` if none listens.
+    /// Whether a helper listens to `flow`.
+    pub fn is_helped(&self, flow: FlowRef) -> bool {
+        self.core(flow).has(status::HELPED)
+    }
+
+    /// What a helper must know of the last packet, which goes `dir` in `flow`; `None` if none listens,
+    /// or the packet passes without belonging to the flow.
     pub fn listening(&mut self, flow: FlowRef, dir: Dir) -> Option<Listening> {
+        if self.ignored {
+            return None;
+        }
         let FlowRef { v6, entry } = flow;
         let number = self.kins.number(v6, entry)?;
         let (helper, permissions) = self.kins.helper(v6, entry)?;

@@ -28,6 +28,9 @@ use zerocopy::FromZeros;
 pub enum Outcome {
     /// Valid; the deadline stays.
     Keep,
+    /// As [`Outcome::Keep`], and it is not known whether it belongs to the flow at all: no number
+    /// of it was checked.
+    Ignore,
     /// Valid; the flow lives that long from now.
     Refresh(Span),
     /// Valid, and the flow is over.
@@ -265,7 +268,7 @@ fn ignore(core: &Core, last: &mut LastSegment, dir: Dir, segment: &Segment<'_>) 
         // Perhaps a challenge ACK; a RST that answers it will name this number.
         last.ack = segment.ack;
     }
-    Outcome::Keep
+    Outcome::Ignore
 }
 
 /// An ACK in LAST_ACK that answers the other side's ignored SYN rather than the last FIN.

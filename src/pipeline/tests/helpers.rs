@@ -630,6 +630,31 @@ fn a_call_that_was_expected_has_the_permissions_of_its_line() {
     assert!(path.passes(LAN, &udp(media, 9000, 8000)));
 }
 
+#[test]
+fn a_segment_that_the_tracker_ignores_is_not_heard() {
+    let mut path = Path::new(RULES);
+    let mut control = Control::open(&mut path, 3000);
+    let next = control.next[CLIENT];
+    // Anybody can send such a SYN: it passes, to be answered or not, wherever its number is.
+    for seq in [next + 100_000, next, next - 20] {
+        let lines = format!("NOOP\r\n{}", port(4000));
+        assert!(control.segment(&mut path, CLIENT, SYN, seq, &lines));
+        assert_eq!(path.pipeline.shard().expected(), 0);
+    }
+    assert_eq!(refused(&path, "ftp", Refusal::Gap), 0);
+    assert!(control.say(&mut path, CLIENT, &port(4001)));
+    assert_eq!(data(&mut path, 4001), RELATED);
+    // What a RST says is for people.
+    assert!(control.segment(
+        &mut path,
+        CLIENT,
+        RST | ACK,
+        control.next[CLIENT],
+        &port(4002)
+    ));
+    assert_eq!(path.pipeline.shard().expected(), 0);
+}
+
 /// Resident memory of this process, in KiB.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();

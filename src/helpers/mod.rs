@@ -142,9 +142,20 @@ pub fn helper(id: HelperId) -> Option<&'static Helper> {
 }
 
 impl Talk {
-    /// Begins the stream of `dir` anew: its sender has sent a SYN.
+    /// A handshake begins in `dir`: what was heard before was another connection.
     pub fn restart(&mut self, dir: Dir) {
-        self.streams[dir as usize & 1].zero();
+        match dir {
+            Dir::Original => self.zero(),
+            Dir::Reply => self.streams[Dir::Reply as usize].zero(),
+        }
+    }
+
+    /// A SYN was answered, and its sender goes on at `next`. What was heard elsewhere was another
+    /// connection, which the hosts have forgotten: so does the helper.
+    pub fn answered(&mut self, next: u32) {
+        if self.streams[Dir::Original as usize].is_elsewhere(next) {
+            self.zero();
+        }
     }
 
     /// Lets `helper` read `payload`, which goes `context.dir`; `place` is where it lies in a

@@ -60,6 +60,12 @@ struct Reader<'a> {
 }
 
 impl Stream {
+    /// Whether what was read lies elsewhere than the connection of which the byte at `next` was not
+    /// acknowledged yet. What a SYN carried may have been read already.
+    pub fn is_elsewhere(&self, next: u32) -> bool {
+        self.begun && self.next.wrapping_sub(next) > u32::from(u16::MAX)
+    }
+
     /// Takes the segment `payload` that begins at `seq`.
     pub fn feed(
         &mut self,

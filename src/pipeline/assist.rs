@@ -57,8 +57,14 @@ impl Talks {
         if listening.fresh {
             talk.zero();
         }
-        if is_syn(parsed) && shard.is_opening(flow) {
+        if let L4::Tcp(ref header) = parsed.l4
+            && is_syn(parsed)
+            && shard.is_opening(flow)
+        {
             talk.restart(dir);
+            if dir == Dir::Reply && header.flags & flags::ACK != 0 {
+                talk.answered(header.ack);
+            }
         }
         let Some((payload, place)) = payload(data, parsed) else {
             return true;

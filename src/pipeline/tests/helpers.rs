@@ -655,6 +655,31 @@ fn a_segment_that_the_tracker_ignores_is_not_heard() {
     assert_eq!(path.pipeline.shard().expected(), 0);
 }
 
+#[test]
+fn hosts_that_both_begin_anew_are_heard_anew() {
+    for isn in [1_000_000_u32.wrapping_neg(), 1_000_000, 1 << 31] {
+        let mut path = Path::new(RULES);
+        Control::open(&mut path, 3000);
+        // The tracker ignores the SYN until it is answered: then it is a new connection.
+        let next = isn.wrapping_add(1);
+        assert!(raw(&mut path, CLIENT, 3000, SYN, isn, 0, ""));
+        assert!(raw(&mut path, SERVER, 3000, SYN | ACK, 77, next, ""));
+        assert!(raw(&mut path, CLIENT, 3000, ACK, next, 78, "NOOP\r\n"));
+        let line = port(4000);
+        assert!(raw(
+            &mut path,
+            CLIENT,
+            3000,
+            ACK,
+            next.wrapping_add(6),
+            78,
+            &line
+        ));
+        assert_eq!(path.flows().len(), 1);
+        assert_eq!(data(&mut path, 4000), RELATED, "from {isn} on");
+    }
+}
+
 /// Resident memory of this process, in KiB.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();

@@ -680,6 +680,42 @@ fn hosts_that_both_begin_anew_are_heard_anew() {
     }
 }
 
+#[test]
+fn a_flow_keeps_its_helper_and_gives_back_what_counts_it() {
+    // The line is taken away: the flow keeps what it has, and others get none.
+    let mut path = Path::new(RULES);
+    let mut control = Control::open(&mut path, 3000);
+    path.reload(&RULES.replace(
+        "helpers:\n  - { helper: ftp, proto: tcp, dport: [21, 2121] }\n  - { helper: tftp, proto: udp, dport: 69 }\n",
+        "",
+    ));
+    assert!(!path.policy.has_helpers());
+    assert!(control.say(&mut path, CLIENT, &port(4000)));
+    assert_eq!(data(&mut path, 4000), RELATED);
+    let mut other = Control::open(&mut path, 3001);
+    assert!(other.say(&mut path, CLIENT, &port(4001)));
+    assert_eq!(data(&mut path, 4001), NEW);
+    // A first packet that must not pass counts for no limit.
+    let text = RULES
+        .replace("helpers:", "conntrack: { expect_max: 1 }\nhelpers:")
+        .replace("ct: new, action", "ct: new, connlimit: 1000, action");
+    let mut tight = Path::new(&text);
+    let events = tight.watch();
+    let rrq = |sport| frame(TALK, Segment::Udp { sport, dport: 69 }, b"\0\x01a\0octet\0");
+    assert!(tight.passes(LAN, &rrq(2070)));
+    assert_eq!(tight.counted(), 1);
+    assert!(!tight.passes(LAN, &rrq(2071)));
+    assert_eq!((tight.counted(), tight.flows().len()), (1, 1));
+    let kinds: Vec<_> = std::iter::from_fn(|| events.pop())
+        .map(|event| event.kind)
+        .collect();
+    assert_eq!(kinds, [Kind::New, Kind::New, Kind::Destroy]);
+    // Every expectation that was made is there still, or was ended, once.
+    path.flush();
+    let counters = of(&path, "ftp");
+    assert_eq!(counters.expected.get(), counters.ended());
+}
+
 /// Resident memory of this process, in KiB.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();

@@ -71,9 +71,15 @@ impl Talks {
         };
         let before = talk.clone();
         let mut heard = Heard::default();
+        // What is said in a stream before both sides have spoken asks for nothing. Where a stream is
+        // read from its first byte on, it is the beginning all the same, or whoever cuts the stream
+        // there would choose what begins a line.
+        let early = place.is_some() && !shard.has_seen_reply(flow);
+        if early && !helper.stream.as_ref().is_some_and(|lines| lines.eager) {
+            return true;
+        }
         talk.listen(helper, &listening.context, payload, place, &mut heard);
-        // What is said in a stream before both sides have spoken begins it, and asks for nothing.
-        if place.is_some() && !shard.has_seen_reply(flow) {
+        if early {
             return true;
         }
         let mut passes = !heard.drop;

@@ -329,6 +329,20 @@ fn the_table_is_listed_counted_and_flushed() {
     stop(lab);
 }
 
+/// A web server that closes a while after its answer, so that its FIN meets no packet on the way:
+/// two trackers in two places would see these in two orders.
+const PATIENT: &str = "
+import http.server, socket, time
+class Patient(http.server.SimpleHTTPRequestHandler):
+    def finish(self):
+        self.wfile.flush()
+        time.sleep(0.2)
+        super().finish()
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+Server(('::', 80), Patient).serve_forever()
+";
+
 /// The namespace behind `wan` tracks the same packets with the kernel's own tracker.
 #[test]
 fn events_come_as_the_kernel_tells_them() {
@@ -347,8 +361,7 @@ fn events_come_as_the_kernel_tells_them() {
             "table inet t { chain c { type filter hook input priority 0; ct state new; }; }",
         ])
         .unwrap();
-    let web = ["python3", "-m", "http.server", "80", "--bind", "::"];
-    let _server = spawn(&web, "web.log");
+    let _server = spawn(&["python3", "-c", PATIENT], "web.log");
     lab.await_port(&lab.wan, 80).unwrap();
     let mut kernel = spawn(&["conntrack", "-E", "-p", "tcp"], "kernel.log");
     let socket = lab.socket().display().to_string();

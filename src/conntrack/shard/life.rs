@@ -6,6 +6,21 @@ use crate::base::tally::Tally;
 use crate::conntrack::limit::Worth;
 use crate::conntrack::{entry::Entry, limit};
 
+/// What the flows of `$shard` are tied to, while its tables are borrowed.
+macro_rules! ties {
+    ($shard:expr) => {
+        Ties {
+            ledger: &mut $shard.ledger,
+            tally: $shard.purse.budget().tally(),
+            kins: &mut $shard.kins,
+            expecter: &mut $shard.expecter,
+            helped: &mut $shard.helped,
+            report: &$shard.report,
+            counters: &$shard.counters,
+        }
+    };
+}
+
 impl Shard {
     /// Enters the flow that the last packet started into the table.
     ///
@@ -92,15 +107,7 @@ impl Shard {
 
     pub(super) fn end(&mut self, flow: FlowRef) {
         family!(self, flow.v6, table => {
-            let ties = &mut Ties {
-                ledger: &mut self.ledger,
-                tally: self.purse.budget().tally(),
-                kins: &mut self.kins,
-                expecter: &mut self.expecter,
-                helped: &mut self.helped,
-                report: &self.report,
-                counters: &self.counters,
-            };
+            let ties = &mut ties!(self);
             ties.end(flow.v6, flow.entry, table.entry(flow.entry));
             table.remove(flow.entry);
         });
@@ -111,22 +118,15 @@ impl Shard {
     /// Ends flows whose time is over, looking at about `budget` entries at most; and while the box
     /// is too full, flows that are worth little, looking at as many again.
     pub fn expire(&mut self, now: Ticks, budget: usize) {
-        let ties = &mut Ties {
-            ledger: &mut self.ledger,
-            tally: self.purse.budget().tally(),
-            kins: &mut self.kins,
-            expecter: &mut self.expecter,
-            helped: &mut self.helped,
-            report: &self.report,
-            counters: &self.counters,
-        };
+        let ties = &mut ties!(self);
         let ended = self
             .v4
             .expire(now, budget, |at, entry| ties.end(false, at, entry))
             + self
                 .v6
                 .expire(now, budget, |at, entry| ties.end(true, at, entry));
-        self.sweep_expectations(now, budget);
+        // They wait for minutes: a second more or less of memory is no matter, a burst's time is.
+        self.sweep_expectations(now, budget.div_ceil(16));
         for _ in 0..ended {
             self.purse.put();
         }

@@ -2,7 +2,7 @@
 //! entries, in memory that is touched for such flows only; the entry's status says that there is
 //! something ([`status::HELPED`], [`status::EXPECTED`]).
 //!
-//! Life-cycle: a [`Kin`] begins when the flow enters the table and ends with it; its number is that
+//! Life-cycle: a `Kin` begins when the flow enters the table and ends with it; its number is that
 //! of the flow's list of expectations, too. Owned and used by one worker.
 
 use super::entry::status;

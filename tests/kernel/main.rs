@@ -48,7 +48,8 @@
 //!   without digits; replies of several lines that announce something before their end;
 //! - IRC and Amanda: numbers above 65535, which the kernel cuts to 16 bits;
 //! - SIP: media at ports below 1024 or at addresses that cannot be read, and on a stream what has
-//!   no proper first line, length or number (the kernel drops those, we only do not follow them);
+//!   no proper first line, length, number or empty line (the kernel drops those, or does not read
+//!   them, we only do not follow them);
 //!   errors that go the way of the flow's first packet (to the kernel a message, which prolongs the
 //!   flow); segments that come again (the same); two classes at one port (the kernel drops what
 //!   asks for the second); letters of Latin-1, which are letters to the kernel.

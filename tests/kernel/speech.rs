@@ -332,12 +332,16 @@ fn amanda(random: &mut Random) -> Line {
 
 /// No medium at a port that is too low, and no address of media that cannot be read: the kernel stops
 /// such messages, and we only do not follow them. And on a stream no message that is none, without
-/// a length or a number: the kernel takes every segment for one.
+/// a length, a number, or the empty line as it was: the kernel takes every segment for one, and we
+/// every line of nothing but line ends for the empty one.
 fn sip_agreed(was: &[u8], text: &[u8], proto: u8) -> bool {
     let lines = |text: &[u8]| -> Vec<Vec<u8>> {
         let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec);
         let framing = |at, line: &[u8]| {
-            at == 0 || line.starts_with(b"CSeq") || line.starts_with(b"Content-Length")
+            at == 0
+                || line.starts_with(b"CSeq")
+                || line.starts_with(b"Content-Length")
+                || line.iter().all(|byte| *byte == b'\r')
         };
         let lines = lines
             .enumerate()

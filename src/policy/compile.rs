@@ -1,5 +1,7 @@
 //! From a [`Policy`] to the form that workers evaluate: every chain laid out in one array of
-//! operations, whose matches are small predicates in another array, cheapest first.
+//! operations, whose matches are small predicates in another array. First come those that are the
+//! same for every packet of a flow that goes one way in one state, cheapest first; then those that
+//! read the packet, so that it is known whether a verdict hung on them.
 //!
 //! Life-cycle: [`compile`] builds a [`Compiled`], the control thread publishes it, all workers
 //! read it until the next one is published; then [`Compiled::carry_from`] moves the counts on.
@@ -8,10 +10,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::check::fnv1a;
+use super::classify::Classifier;
 use super::flow::Scope;
 use super::limit::Bucket;
 use super::model::{
@@ -33,6 +37,8 @@ pub struct RuleId(pub u32);
 #[derive(Debug)]
 pub struct Compiled {
     pub(super) generation: u32,
+    /// Another one for every policy of this process.
+    pub(super) serial: u64,
     pub(super) conntrack: Config,
     pub(super) port_names: Vec<String>,
     pub(super) peers: [Option<PortId>; MAX_PORTS],
@@ -42,6 +48,10 @@ pub struct Compiled {
     pub(super) ops: Box<[Op]>,
     pub(super) preds: Box<[Pred]>,
     pub(super) tables: Tables,
+    /// Finds the next operation to test; a policy of few rules has none.
+    pub(super) classifier: Option<Classifier>,
+    /// Some rule asks for VLANs.
+    pub(super) reads_vlans: bool,
     /// Some rule asks something of flows beside their state, or changes them.
     pub(super) asks_of_flows: bool,
     pub(super) forward: u32,
@@ -79,7 +89,12 @@ pub(super) struct Op {
     /// First of its predicates.
     pub(super) preds: u32,
     /// How many they are.
-    pub(super) count: u16,
+    pub(super) count: u8,
+    /// How many of them, the first, are the same for all packets of a flow that go one way in one
+    /// state.
+    pub(super) fixed: u8,
+    /// Whether there are other predicates, or limits.
+    pub(super) varies: bool,
     pub(super) logs: bool,
     /// Its [`Extra`] sets a mark.
     pub(super) marks: bool,
@@ -166,6 +181,12 @@ pub(super) struct Tables {
     pub(super) extras: Vec<Extra>,
 }
 
+/// Operations that are read one after the other sooner than classified.
+const SMALL: usize = 24;
+
+/// The serial number of the next policy; 0 is none's.
+static SERIAL: AtomicU64 = AtomicU64::new(1);
+
 /// Lays out `policy` for `workers` workers.
 pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
     let mut layout = Layout::new(policy);
@@ -210,8 +231,17 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
     let asks_of_flows =
         rules_of_chains.any(|rule| rule.mark.is_some() || rule.matches.ask_of_flows());
     let blocks = layout.ops.len().div_ceil(8);
+    let peer = |port: PortId| peers.get(usize::from(port.0)).copied().flatten();
+    let classifier = (layout.ops.len() > SMALL)
+        .then(|| Classifier::new(&layout.ops, &layout.preds, &layout.tables, &peer))
+        .flatten();
+    let reads_vlans = layout
+        .preds
+        .iter()
+        .any(|pred| matches!(pred, Pred::Vlan(_)));
     Compiled {
         generation,
+        serial: SERIAL.fetch_add(1, Ordering::Relaxed),
         conntrack: policy.conntrack.clone(),
         port_names: policy.ports.iter().map(|port| port.name.clone()).collect(),
         peers,
@@ -229,6 +259,8 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         ops: layout.ops.into_boxed_slice(),
         preds: layout.preds.into_boxed_slice(),
         tables: layout.tables,
+        classifier,
+        reads_vlans,
         asks_of_flows,
         rules: layout.rules,
     }
@@ -271,6 +303,8 @@ impl Layout {
         self.ops.push(Op {
             preds,
             count: 0,
+            fixed: 0,
+            varies: false,
             logs: false,
             marks: false,
             act,
@@ -294,7 +328,11 @@ impl Layout {
 
     fn rule(&mut self, chain: &str, rule: &Rule) {
         let preds = self.preds.len() as u32;
-        self.predicates(&rule.matches);
+        self.fixed(&rule.matches);
+        let fixed = self.preds.len() as u32 - preds;
+        self.varying(&rule.matches);
+        let count = self.preds.len() as u32 - preds;
+        let rated = rule.matches.limit.is_some() || rule.matches.connlimit.is_some();
         let act = match &rule.action {
             Action::Accept => Act::Accept,
             Action::Drop => Act::Drop,
@@ -308,10 +346,11 @@ impl Layout {
             Action::Helper(helper) => Act::Helper(helper.id, helper.permissions),
         };
         let extra = self.extra(chain, rule);
-        let count = (self.preds.len() as u32 - preds) as u16;
         self.ops.push(Op {
             preds,
-            count,
+            count: count as u8,
+            fixed: fixed as u8,
+            varies: count > fixed || rated,
             logs: rule.log.is_some(),
             marks: rule.mark.is_some(),
             act,
@@ -348,15 +387,15 @@ impl Layout {
         }
     }
 
-    /// Cheapest first, and what most often fails before the rest.
-    fn predicates(&mut self, m: &Matches) {
+    /// What is the same for all packets of a flow that go one way in one state: cheapest first, and
+    /// what most often fails before the rest.
+    fn fixed(&mut self, m: &Matches) {
         let flat = [
             m.ct.map(Pred::State),
             m.iif.map(Pred::Iif),
             m.oif.map(Pred::Oif),
             m.dir.map(Pred::Dir),
             m.family.map(Pred::Family),
-            m.status.map(Pred::Status),
             m.helper.map(Pred::Helper),
         ];
         self.preds.extend(flat.into_iter().flatten());
@@ -372,44 +411,23 @@ impl Layout {
             };
             self.preds.push(pred);
         }
-        let flat = [
-            m.tcp_flags.map(Pred::Flags),
-            m.fragment.map(Pred::Fragment),
-            m.dscp.map(Pred::Dscp),
-        ];
-        self.preds.extend(flat.into_iter().flatten());
         let numbers = &mut self.tables.numbers;
         let mut ports =
             |set: &U16Set, one: fn(u16, u16) -> Pred, many: fn(u32) -> Pred| match set.ranges() {
                 [(low, high)] => one(*low, *high),
                 _ => many(index(numbers, set.clone())),
             };
-        let dport = m
-            .dport
-            .as_ref()
-            .map(|set| ports(set, Pred::Dport, Pred::Dports));
-        let sport = m
-            .sport
-            .as_ref()
-            .map(|set| ports(set, Pred::Sport, Pred::Sports));
-        let length = m
-            .length
-            .as_ref()
-            .map(|set| Pred::Length(index(numbers, set.clone())));
-        let vlan = m
-            .vlan
-            .as_ref()
-            .map(|set| Pred::Vlan(index(numbers, set.clone())));
-        let zone = m
-            .zone
-            .as_ref()
-            .map(|set| Pred::Zone(index(numbers, set.clone())));
-        self.preds
-            .extend([dport, sport, length, vlan, zone].into_iter().flatten());
-        if let Some(icmp) = &m.icmp {
-            self.preds
-                .push(Pred::Icmp(index(&mut self.tables.icmp, icmp.clone())));
-        }
+        let dport = m.dport.as_ref();
+        let dport = dport.map(|set| ports(set, Pred::Dport, Pred::Dports));
+        let sport = m.sport.as_ref();
+        let sport = sport.map(|set| ports(set, Pred::Sport, Pred::Sports));
+        let mut number = |set: &Option<U16Set>, pred: fn(u32) -> Pred| {
+            let set = set.as_ref()?;
+            Some(pred(index(numbers, set.clone())))
+        };
+        let (vlan, zone) = (number(&m.vlan, Pred::Vlan), number(&m.zone, Pred::Zone));
+        let flat = [dport, sport, vlan, zone];
+        self.preds.extend(flat.into_iter().flatten());
         if let Some(addr) = &m.daddr {
             let pred = self.addr(addr, Pred::Dst4, |set, negated| Pred::Dst { set, negated });
             self.preds.push(pred);
@@ -418,6 +436,23 @@ impl Layout {
             let pred = self.addr(addr, Pred::Src4, |set, negated| Pred::Src { set, negated });
             self.preds.push(pred);
         }
+    }
+
+    /// What reads the packet itself, or what changes while the flow stays in its state.
+    fn varying(&mut self, m: &Matches) {
+        let length = m.length.as_ref();
+        let length = length.map(|set| index(&mut self.tables.numbers, set.clone()));
+        let icmp = m.icmp.as_ref();
+        let icmp = icmp.map(|icmp| index(&mut self.tables.icmp, icmp.clone()));
+        let flat = [
+            m.status.map(Pred::Status),
+            m.tcp_flags.map(Pred::Flags),
+            m.fragment.map(Pred::Fragment),
+            m.dscp.map(Pred::Dscp),
+            length.map(Pred::Length),
+            icmp.map(Pred::Icmp),
+        ];
+        self.preds.extend(flat.into_iter().flatten());
     }
 
     fn addr(

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::PortId;
+use super::classify::Classifier;
 use super::compile::{Compiled, Extra, Meta, Op, RuleId};
 use super::limit::Bucket;
 use super::model::Zone;
@@ -34,6 +35,25 @@ impl Compiled {
     /// Which reload this policy came with.
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// A number that no other policy of this process has; never 0.
+    #[inline]
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// The same policy, read rule by rule: what the classifier is measured and tested against.
+    pub fn without_classifier(self) -> Self {
+        Self {
+            classifier: None,
+            ..self
+        }
+    }
+
+    /// Bytes that the classifier occupies; 0 where few rules need none.
+    pub fn classifier_bytes(&self) -> usize {
+        self.classifier.as_ref().map_or(0, Classifier::bytes)
     }
 
     /// The tracker's settings.

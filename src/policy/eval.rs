@@ -1,5 +1,6 @@
-//! Evaluates a [`Compiled`] policy for one packet: rule by rule, in order, with an explicit stack
-//! of fixed size for jumps. Nothing here allocates, recurses, locks or panics; an index that leads
+//! Evaluates a [`Compiled`] policy for one packet: the first rules one by one, then, if there are
+//! many, those that the classifier says can match; in order, with an explicit stack of fixed size
+//! for jumps. Nothing here allocates, recurses, locks or panics; an index that leads
 //! nowhere (a policy that did not come from the check) drops the packet.
 //!
 //! Concurrency: any number of workers at once; each writes only its own counters.
@@ -13,6 +14,7 @@ use crate::base::time::Now;
 use crate::conntrack::helper::{HelperId, Permissions};
 use crate::conntrack::types::{CtState, Dir, proto};
 use crate::wire::parsed::{Addrs, Fragment, L3, L4, NO_VLAN, Parsed};
+use arrayvec::ArrayVec;
 
 /// What rules know about a packet. Raw rules and helper lines read nothing of its flow.
 #[derive(Clone, Copy, Debug)]
@@ -64,41 +66,112 @@ pub struct Decision {
     pub log: Option<RuleId>,
 }
 
+/// The way of a packet through the chains, as far as its flow's next packet could be spared it.
+#[derive(Clone, Debug, Default)]
+pub struct Trail {
+    steps: ArrayVec<RuleId, STEPS>,
+    /// Something on the way read the packet itself, or there were more steps than can be kept.
+    varies: bool,
+}
+
+/// Rules that one way can match and be kept.
+const STEPS: usize = 12;
+
+impl Trail {
+    /// The rules that matched, in order, the one that decided included. `None` if another packet of
+    /// the flow, in the same direction and state, may go another way.
+    pub fn steps(&self) -> Option<&[RuleId]> {
+        (!self.varies).then_some(&self.steps)
+    }
+
+    /// Notes that the way hung on more than the flow.
+    pub fn vary(&mut self) {
+        self.varies = true;
+    }
+
+    #[inline]
+    fn step(&mut self, at: u32) {
+        if self.steps.try_push(RuleId(at)).is_err() {
+            self.varies = true;
+        }
+    }
+}
+
+/// Where a packet is in the chains.
+struct Walk {
+    at: u32,
+    depth: usize,
+    stack: [u32; MAX_JUMPS],
+    log: Option<RuleId>,
+}
+
+impl Walk {
+    fn decide(&self, verdict: Verdict, rule: u32) -> Decision {
+        Decision {
+            verdict,
+            rule: RuleId(rule),
+            log: self.log,
+        }
+    }
+}
+
+/// Rules that are read one after the other before a packet is classified: the first of a policy
+/// decide about most.
+const READ: usize = 4;
+
 impl Compiled {
     /// Runs the raw rules: the first that matches decides.
     #[inline]
     pub fn raw(&self, worker: usize, facts: &Facts<'_>) -> RawVerdict {
-        let mut at = self.raw as usize;
-        while let Some(op) = self.ops.get(at) {
-            if op.act == Act::End {
-                break;
-            }
-            if self.holds(op, facts) {
-                self.count(worker, at, facts.packet.frame_len.into());
-                return match op.act {
-                    Act::Notrack => RawVerdict::Notrack,
-                    _ => RawVerdict::Track,
-                };
-            }
-            at += 1;
+        let Some((at, op)) = self.first(self.raw, facts) else {
+            return RawVerdict::Track;
+        };
+        if op.act == Act::End {
+            return RawVerdict::Track;
         }
-        RawVerdict::Track
+        self.count(worker, at as usize, facts.packet.frame_len.into());
+        match op.act {
+            Act::Notrack => RawVerdict::Notrack,
+            _ => RawVerdict::Track,
+        }
     }
 
     /// Runs the helper lines for a packet that starts a flow: the first that matches says which
     /// helper listens to it. A line matches only what its helper can listen to.
     #[inline]
     pub fn helper(&self, worker: usize, facts: &Facts<'_>) -> Option<(HelperId, Permissions)> {
-        let mut at = self.helpers as usize;
-        while let Some(op) = self.ops.get(at) {
-            let Act::Helper(id, permissions) = op.act else {
-                break;
-            };
-            if self.holds(op, facts) {
-                self.count(worker, at, facts.packet.frame_len.into());
-                return Some((id, permissions));
+        let (at, op) = self.first(self.helpers, facts)?;
+        let Act::Helper(id, permissions) = op.act else {
+            return None;
+        };
+        self.count(worker, at as usize, facts.packet.frame_len.into());
+        Some((id, permissions))
+    }
+
+    /// The first operation from `start` on whose matches hold: at the latest the end of its list.
+    #[inline]
+    fn first(&self, start: u32, facts: &Facts<'_>) -> Option<(u32, &Op)> {
+        let mut trail = Trail::default();
+        let mut at = start;
+        while let Some(op) = self.ops.get(at as usize) {
+            if self.holds(op, facts, &mut trail) {
+                return Some((at, op));
             }
             at += 1;
+            if at == start + READ as u32
+                && let Some(classifier) = &self.classifier
+            {
+                let zone = self.zone(facts.iif, facts.packet.vlan);
+                let mut candidates = classifier.candidates(facts, zone);
+                while let Some(next) = candidates.next(at) {
+                    let op = self.ops.get(next as usize)?;
+                    if self.holds(op, facts, &mut trail) {
+                        return Some((next, op));
+                    }
+                    at = next + 1;
+                }
+                return None;
+            }
         }
         None
     }
@@ -107,76 +180,158 @@ impl Compiled {
     /// `facts.flow` then knows the flow's new mark, and what counts it.
     #[inline]
     pub fn forward(&self, worker: usize, facts: &Facts<'_>) -> Decision {
-        let mut stack = [0u32; MAX_JUMPS];
-        let mut depth = 0;
-        let mut at = self.forward;
-        let mut log = None;
-        let decide = |verdict, at, log| Decision {
-            verdict,
-            rule: RuleId(at),
-            log,
+        self.forward_leaving(worker, facts, &mut Trail::default())
+    }
+
+    /// Does that, and leaves a trail.
+    #[inline]
+    pub fn forward_leaving(&self, worker: usize, facts: &Facts<'_>, trail: &mut Trail) -> Decision {
+        let mut walk = Walk {
+            at: self.forward,
+            depth: 0,
+            stack: [0; MAX_JUMPS],
+            log: None,
         };
-        loop {
-            let Some(op) = self.ops.get(at as usize) else {
-                return decide(Verdict::Drop, self.forward_policy, log);
-            };
-            if !self.holds(op, facts) {
-                at += 1;
+        let mut misses = 0;
+        while let Some(op) = self.ops.get(walk.at as usize) {
+            if self.holds(op, facts, trail) {
+                if let Some(decision) = self.step(worker, facts, op, &mut walk, trail) {
+                    return decision;
+                }
                 continue;
             }
-            if op.act != Act::End {
-                self.count(worker, at as usize, facts.packet.frame_len.into());
-            }
-            if op.logs {
-                log = Some(RuleId(at));
-            }
-            if op.marks {
-                self.mark(op, facts);
-            }
-            match op.act {
-                Act::Accept => return decide(Verdict::Accept, at, log),
-                Act::Drop => return decide(Verdict::Drop, at, log),
-                Act::Reject(with) => return decide(Verdict::Reject(with), at, log),
-                Act::RejectAuto => {
-                    let with = match facts.packet.proto {
-                        proto::TCP => RejectWith::TcpReset,
-                        _ => RejectWith::IcmpPortUnreachable,
-                    };
-                    return decide(Verdict::Reject(with), at, log);
-                }
-                Act::Jump(target) => {
-                    let Some(slot) = stack.get_mut(depth) else {
-                        return decide(Verdict::Drop, self.forward_policy, log);
-                    };
-                    *slot = at + 1;
-                    depth += 1;
-                    at = target;
-                }
-                Act::Goto(target) => at = target,
-                Act::Return | Act::End => {
-                    // with nowhere to return to, `forward` itself ends
-                    let back = depth.checked_sub(1).and_then(|top| stack.get(top));
-                    at = back.copied().unwrap_or(self.forward_policy);
-                    depth = depth.saturating_sub(1);
-                }
-                Act::Continue | Act::Notrack | Act::Helper(..) => at += 1,
+            walk.at += 1;
+            misses += 1;
+            if misses == READ && self.classifier.is_some() {
+                return self.classified(worker, facts, walk, trail);
             }
         }
+        walk.decide(Verdict::Drop, self.forward_policy)
+    }
+
+    /// The rest of the way, with a look only at what can match.
+    #[inline(never)]
+    fn classified(
+        &self,
+        worker: usize,
+        facts: &Facts<'_>,
+        mut walk: Walk,
+        trail: &mut Trail,
+    ) -> Decision {
+        let zone = self.zone(facts.iif, facts.packet.vlan);
+        let candidates = self
+            .classifier
+            .as_ref()
+            .map(|it| it.candidates(facts, zone));
+        let Some(mut candidates) = candidates else {
+            return walk.decide(Verdict::Drop, self.forward_policy);
+        };
+        while let Some(at) = candidates.next(walk.at) {
+            walk.at = at;
+            let Some(op) = self.ops.get(at as usize) else {
+                break;
+            };
+            if !self.holds(op, facts, trail) {
+                walk.at += 1;
+            } else if let Some(decision) = self.step(worker, facts, op, &mut walk, trail) {
+                return decision;
+            }
+        }
+        walk.decide(Verdict::Drop, self.forward_policy)
+    }
+
+    /// Does what `op`, whose matches hold, says: decides, or moves on.
+    #[inline]
+    fn step(
+        &self,
+        worker: usize,
+        facts: &Facts<'_>,
+        op: &Op,
+        walk: &mut Walk,
+        trail: &mut Trail,
+    ) -> Option<Decision> {
+        let at = walk.at;
+        if op.act != Act::End {
+            self.count(worker, at as usize, facts.packet.frame_len.into());
+            trail.step(at);
+        }
+        if op.logs {
+            walk.log = Some(RuleId(at));
+        }
+        if op.marks {
+            self.mark(op, facts);
+        }
+        match op.act {
+            Act::Accept => return Some(walk.decide(Verdict::Accept, at)),
+            Act::Drop => return Some(walk.decide(Verdict::Drop, at)),
+            Act::Reject(with) => return Some(walk.decide(Verdict::Reject(with), at)),
+            Act::RejectAuto => {
+                let with = match facts.packet.proto {
+                    proto::TCP => RejectWith::TcpReset,
+                    _ => RejectWith::IcmpPortUnreachable,
+                };
+                return Some(walk.decide(Verdict::Reject(with), at));
+            }
+            Act::Jump(target) => {
+                let Some(slot) = walk.stack.get_mut(walk.depth) else {
+                    return Some(walk.decide(Verdict::Drop, self.forward_policy));
+                };
+                *slot = at + 1;
+                walk.depth += 1;
+                walk.at = target;
+            }
+            Act::Goto(target) => walk.at = target,
+            Act::Return | Act::End => {
+                // with nowhere to return to, `forward` itself ends
+                let back = walk
+                    .depth
+                    .checked_sub(1)
+                    .and_then(|top| walk.stack.get(top));
+                walk.at = back.copied().unwrap_or(self.forward_policy);
+                walk.depth = walk.depth.saturating_sub(1);
+            }
+            Act::Continue | Act::Notrack | Act::Helper(..) => walk.at += 1,
+        }
+        None
+    }
+
+    /// Counts a packet of `bytes` for the rules of a way that it was spared.
+    #[inline]
+    pub fn count_again(&self, worker: usize, steps: &[RuleId], bytes: u64) {
+        for step in steps {
+            self.count(worker, step.0 as usize, bytes);
+        }
+    }
+
+    /// Whether a rule asks for VLANs: then what holds for a flow holds for one VLAN of it.
+    #[inline]
+    pub fn reads_vlans(&self) -> bool {
+        self.reads_vlans
     }
 
     /// Whether all matches of `op` hold. Limits come last: they count only what passed the rest.
     #[inline]
-    fn holds(&self, op: &Op, facts: &Facts<'_>) -> bool {
+    fn holds(&self, op: &Op, facts: &Facts<'_>, trail: &mut Trail) -> bool {
         let first = op.preds as usize;
-        let preds = self
-            .preds
-            .get(first..first + usize::from(op.count))
-            .unwrap_or_default();
-        preds.iter().all(|pred| self.test(pred, facts))
-            && (op.extra == NO_EXTRA || self.limits_hold(op, facts))
+        let fixed = first + usize::from(op.fixed);
+        let all = |from, to| {
+            let preds = self.preds.get(from..to).unwrap_or_default();
+            preds.iter().all(|pred| self.test(pred, facts))
+        };
+        if !all(first, fixed) {
+            return false;
+        }
+        if !op.varies {
+            return true;
+        }
+        trail.varies = true;
+        all(fixed, first + usize::from(op.count)) && self.limits_hold(op, facts)
     }
 
     fn limits_hold(&self, op: &Op, facts: &Facts<'_>) -> bool {
+        if op.extra == NO_EXTRA {
+            return true;
+        }
         let Some(extra) = self.extra(op) else {
             return false;
         };

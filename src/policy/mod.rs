@@ -4,6 +4,7 @@
 //! wrong (`check`), the policy a [`Compiled`] that all workers read (`compile`, `eval`). Pure but
 //! for [`load()`], which reads the policy file; time is an argument.
 mod check;
+mod classify;
 mod compile;
 mod compiled;
 mod diagnostic;
@@ -21,7 +22,7 @@ pub use check::{Checked, parse};
 pub use compile::{Compiled, RuleId, compile};
 pub use compiled::RuleInfo;
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity};
-pub use eval::{Decision, Facts, RawVerdict, Verdict};
+pub use eval::{Decision, Facts, RawVerdict, Trail, Verdict};
 pub use flow::{Counted, FlowFacts};
 pub use load::{MAX_FILE, load};
 pub use model::{

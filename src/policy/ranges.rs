@@ -44,6 +44,16 @@ impl AddrSet {
         v4.chain(self.v6.iter().map(|(low, high)| IpRange::V6(*low, *high)))
     }
 
+    /// Its ranges of IPv4, ascending, none touching another.
+    pub fn v4(&self) -> &[(u32, u32)] {
+        &self.v4
+    }
+
+    /// Its ranges of IPv6, ascending, none touching another.
+    pub fn v6(&self) -> &[(u128, u128)] {
+        &self.v6
+    }
+
     /// Whether it holds an IPv4 address.
     #[inline]
     pub fn contains_v4(&self, addr: u32) -> bool {

@@ -37,8 +37,8 @@ pub struct Core {
     pub tcp_state: TcpState,
     /// Bits of [`status`].
     pub status: u8,
-    /// Room for the policy generation of a remembered verdict.
-    reserved: u16,
+    /// Which policy the flow was judged by last, as a number of its worker's; 0 is none.
+    pub judged: u16,
 }
 
 /// One direction of a TCP flow's window (van Rooij 2001; Linux: `ip_ct_tcp_state`).
@@ -57,8 +57,9 @@ pub struct Seen {
     pub scale: u8,
     /// Bits of [`seen_flags`].
     pub flags: u8,
-    /// Room for this direction's remembered verdict.
-    pub reserved: u16,
+    /// The verdict that is remembered for this direction, as a number of the flow's worker; 0 is
+    /// none.
+    pub verdict: u16,
 }
 
 /// Bits of [`Seen::flags`].
@@ -92,6 +93,12 @@ impl Core {
         } else {
             Dir::Reply
         }
+    }
+
+    /// Forgets the verdicts of both directions.
+    #[inline]
+    pub fn forget(&mut self) {
+        self.seen.iter_mut().for_each(|seen| seen.verdict = 0);
     }
 
     /// Whether every bit of `bits` is set.
@@ -207,10 +214,38 @@ pub struct Links {
     pub prev: u32,
     /// Slot of the wheel.
     pub slot: u16,
-    /// Which wheel.
-    pub class: u8,
+    /// Which wheel, in two bits, and above them the port that the flow's first packet came in by.
+    place: u8,
     /// Left free by the links: how many counts hold the flow; [`super::ledger`] knows which.
     pub counted: u8,
+}
+
+impl Links {
+    const WHEEL: u8 = 3;
+
+    /// The wheel.
+    #[inline]
+    pub fn wheel(&self) -> usize {
+        usize::from(self.place & Self::WHEEL)
+    }
+
+    /// Sets the wheel, below 4.
+    #[inline]
+    pub fn set_wheel(&mut self, wheel: u8) {
+        self.place = self.place & !Self::WHEEL | wheel & Self::WHEEL;
+    }
+
+    /// The port, below 64, that the flow's first packet came in by.
+    #[inline]
+    pub fn port(&self) -> u8 {
+        self.place >> 2
+    }
+
+    /// Sets the port.
+    #[inline]
+    pub fn set_port(&mut self, port: u8) {
+        self.place = self.place & Self::WHEEL | port << 2;
+    }
 }
 
 /// What is remembered of the last segment (Linux: the `last_*` members of `ip_ct_tcp`).

@@ -150,6 +150,8 @@ struct Pending {
     mark: u32,
     /// Bytes of its first packet, if they are to be counted.
     bytes: Option<u16>,
+    /// The port that its first packet came in by.
+    port: u8,
     /// Its helper and its master, if its status says that it has any.
     seed: Seed,
 }
@@ -166,6 +168,8 @@ pub struct Shard {
     expecter: Expecter,
     /// Flows that helpers listen to.
     helped: u32,
+    /// What flows that begin are judged by.
+    epoch: u16,
     /// The last packet that went by the whole tracker passes without belonging to its flow.
     ignored: bool,
     pending: Option<Pending>,
@@ -242,6 +246,7 @@ impl Shard {
             kins: Kins::new(capacity, expecter.infos()).expect("memory for kin of flows"),
             expecter,
             helped: 0,
+            epoch: 0,
             ignored: false,
             pending: None,
             swept: Cursor::default(),
@@ -577,6 +582,7 @@ impl Shard {
             last,
             mark,
             bytes: config.accounting.then(|| parsed.ip_len()),
+            port: 0,
             seed,
         });
         Tracked {
@@ -666,6 +672,7 @@ mod helped;
 mod life;
 mod listing;
 mod prepare;
+mod remembered;
 #[cfg(test)]
 mod tests;
 
@@ -675,3 +682,4 @@ use helped::seed_of;
 pub use listing::Cursor;
 pub use prepare::Prepared;
 use prepare::Subject;
+pub use remembered::Standing;

@@ -208,19 +208,19 @@ impl<K: Key> Table<K> {
 
     #[cold]
     fn hasten(&mut self, entry: u32, deadline: Ticks) {
-        let class = self.entries[entry as usize].rest.links.class;
-        self.wheels[usize::from(class)].hasten(&mut self.entries, entry, deadline);
+        let class = self.entries[entry as usize].rest.links.wheel();
+        self.wheels[class].hasten(&mut self.entries, entry, deadline);
     }
 
     /// Takes a flow out.
     pub fn remove(&mut self, entry: u32) {
-        let class = self.entries[entry as usize].rest.links.class;
-        self.wheels[usize::from(class)].disarm(&mut self.entries, entry);
+        let class = self.entries[entry as usize].rest.links.wheel();
+        self.wheels[class].disarm(&mut self.entries, entry);
         let flow = &mut self.entries[entry as usize];
         release(&mut self.index, &self.secret, flow, entry);
         flow.rest.links.next = self.free;
         self.free = entry + 1;
-        self.lens[usize::from(class)] -= 1;
+        self.lens[class] -= 1;
     }
 
     /// Ends the flows whose deadlines passed by `now`, looking at most at `budget` entries;

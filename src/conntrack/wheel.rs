@@ -87,7 +87,7 @@ impl Wheel {
         links.next = head;
         links.prev = 0;
         links.slot = slot;
-        links.class = self.class;
+        links.set_wheel(self.class);
         if head != 0 {
             entries[head as usize - 1].links_mut().prev = entry + 1;
         }

@@ -169,6 +169,7 @@ impl<I: Io> Worker<I> {
         let policy = self.shared.policy.read(&self.reader);
         let core = &mut self.core;
         let watched = self.shared.watched();
+        core.pipeline.begin_policy(policy);
         core.pipeline.shard_mut().begin(now, watched);
         let mut moved = 0;
         for port in 0..core.out.len() {

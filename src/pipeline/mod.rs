@@ -13,6 +13,7 @@ pub mod assist;
 pub mod counters;
 pub mod defrag;
 pub mod drop;
+mod memory;
 pub mod reject;
 pub mod run;
 #[cfg(test)]

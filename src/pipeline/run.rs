@@ -1,6 +1,7 @@
 //! From a frame to its verdict.
 
 use super::assist::Talks;
+use super::memory::{Kind, Memory, Way};
 use super::{Counters, DropReason};
 use crate::base::hash::HashKey;
 use crate::base::time::{Now, Ticks};
@@ -13,11 +14,12 @@ use crate::conntrack::table::InsertError;
 use crate::conntrack::types::{CtState, Dir, proto};
 use crate::helpers;
 use crate::policy::{
-    Compiled, Counted, Decision, Facts, FlowFacts, PortId, RawVerdict, RejectWith, RuleId, Verdict,
+    Compiled, Counted, Decision, Facts, FlowFacts, PortId, RawVerdict, RejectWith, RuleId, Trail,
+    Verdict,
 };
 use crate::wire::fragment::join;
 use crate::wire::tcp::flags;
-use crate::wire::{self, Fragment, L3, L4, Parsed};
+use crate::wire::{self, Fragment, L3, L4, NO_VLAN, Parsed};
 use std::sync::Arc;
 
 /// A packet between the first stage and the last. Filled in place and used again and again: it is
@@ -116,6 +118,8 @@ pub struct Pipeline {
     counted: Counted,
     /// What helpers keep of the flows that they listen to.
     talks: Talks,
+    /// What flows remember of verdicts.
+    memory: Memory,
 }
 
 impl Pipeline {
@@ -161,6 +165,7 @@ impl Pipeline {
             counters,
             counted: Counted::new(),
             talks,
+            memory: Memory::new(),
         }
     }
 
@@ -243,6 +248,19 @@ impl Pipeline {
         outcome
     }
 
+    /// Takes note of a policy that is new. Called once a loop, so that none is missed, and for each
+    /// packet.
+    #[inline]
+    pub fn begin_policy(&mut self, policy: &Compiled) {
+        if !self.memory.is_of(policy.serial()) {
+            let shard = &mut self.shard;
+            let renumber = |new: &dyn Fn(u16) -> u16| shard.renumber(new);
+            self.memory
+                .turn(policy.serial(), policy.rematches(), renumber);
+            self.shard.set_epoch(self.memory.epoch());
+        }
+    }
+
     /// The third stage of a datagram that came in `fragments` frames, which is what a drop counts.
     /// `data` and `slot` are what [`join`](Self::join) made.
     pub fn decide_whole(
@@ -275,6 +293,7 @@ impl Pipeline {
         slot: &Slot,
     ) -> Outcome {
         let Slot { parsed, prepared } = slot;
+        self.begin_policy(policy);
         let Some(oif) = policy.peer(iif) else {
             return Outcome::dropped(DropReason::NoPeer);
         };
@@ -313,10 +332,9 @@ impl Pipeline {
             .track(data, parsed, prepared, notrack, ticks, config);
         facts.state = tracked.state;
         facts.dir = tracked.dir;
-        let decision = if policy.asks_of_flows() {
-            self.forward_with_flow(policy, &facts, tracked.flow)
-        } else {
-            policy.forward(self.worker, &facts)
+        let decision = match self.recall(policy, &facts, tracked) {
+            Some(decision) => decision,
+            None => self.ask(policy, &facts, tracked),
         };
         let mut by = By::Rule(decision.rule);
         let disposition = match decision.verdict {
@@ -362,22 +380,94 @@ impl Pipeline {
         }
     }
 
+    /// What the packet's flow remembers of this direction's verdict, counted for every rule again.
+    #[inline]
+    fn recall(&self, policy: &Compiled, facts: &Facts<'_>, tracked: Tracked) -> Option<Decision> {
+        let (Flow::Known(flow), Some(dir)) = (tracked.flow, tracked.dir) else {
+            return None;
+        };
+        let (judged, verdict) = self.shard.remembered(flow, dir);
+        if verdict == 0 {
+            return None;
+        }
+        let way = self
+            .memory
+            .recall(judged, verdict, kind(policy, facts, dir))?;
+        policy.count_again(self.worker, &way.steps, facts.packet.frame_len.into());
+        Some(way.decision)
+    }
+
+    /// How many packets were judged by what their flows remembered.
+    #[cfg(test)]
+    pub(super) fn spared(&self) -> u64 {
+        self.memory.spared.get()
+    }
+
+    /// Runs the chains, and lets the flow remember what came of it.
+    #[inline]
+    fn ask(&mut self, policy: &Compiled, facts: &Facts<'_>, tracked: Tracked) -> Decision {
+        let mut trail = Trail::default();
+        let decision = if policy.asks_of_flows() {
+            self.forward_with_flow(policy, facts, tracked.flow, &mut trail)
+        } else {
+            policy.forward_leaving(self.worker, facts, &mut trail)
+        };
+        if let (Flow::Known(flow), true) = (tracked.flow, trail.is_long()) {
+            self.learn(policy, facts, flow, decision, &trail);
+        }
+        decision
+    }
+
+    /// Lets `flow` remember the way of its packet, if the next one will go it too. An ICMP error
+    /// about a flow has its state only in common with it.
+    #[inline(never)]
+    fn learn(
+        &mut self,
+        policy: &Compiled,
+        facts: &Facts<'_>,
+        flow: FlowRef,
+        decision: Decision,
+        trail: &Trail,
+    ) {
+        let (Some(steps), Some(dir)) = (trail.steps(), facts.dir) else {
+            return;
+        };
+        if !matches!(facts.state, CtState::New | CtState::Established) {
+            return;
+        }
+        let way = Way {
+            kind: kind(policy, facts, dir),
+            decision,
+            steps: steps.clone(),
+        };
+        let verdict = self.memory.learn(way);
+        self.shard.judged(flow, self.memory.epoch());
+        self.shard.remember(flow, dir, verdict);
+    }
+
     /// Runs the chains of a policy that asks something of `flow`, or changes it.
     #[inline(never)]
-    fn forward_with_flow(&mut self, policy: &Compiled, facts: &Facts<'_>, flow: Flow) -> Decision {
+    fn forward_with_flow(
+        &mut self,
+        policy: &Compiled,
+        facts: &Facts<'_>,
+        flow: Flow,
+        trail: &mut Trail,
+    ) -> Decision {
         let Some(view) = self.shard.view(flow) else {
-            return policy.forward(self.worker, facts);
+            return policy.forward_leaving(self.worker, facts, trail);
         };
         let known = FlowFacts::new(view);
         let facts = Facts {
             flow: Some(&known),
             ..*facts
         };
-        let decision = policy.forward(self.worker, &facts);
+        let decision = policy.forward_leaving(self.worker, &facts, trail);
         let mark = known.new_mark();
         self.counted = known.counted();
         if let Some(mark) = mark {
             self.shard.set_mark(flow, mark);
+            trail.vary();
         }
         decision
     }
@@ -397,6 +487,7 @@ impl Pipeline {
         {
             self.shard.attach(helper, permissions);
         }
+        self.shard.came_by(facts.iif.0);
         let now = facts.now.ticks();
         let flow = match self.shard.commit(now) {
             Ok(flow) => flow,
@@ -471,6 +562,22 @@ impl Pipeline {
             }
         }
         self.counted.clear();
+    }
+}
+
+/// For which packets of its flow the verdict on this one holds.
+#[inline]
+fn kind(policy: &Compiled, facts: &Facts<'_>, dir: Dir) -> Kind {
+    let vlan = if policy.reads_vlans() {
+        facts.packet.vlan
+    } else {
+        NO_VLAN
+    };
+    Kind {
+        state: facts.state,
+        dir,
+        iif: facts.iif,
+        vlan,
     }
 }
 

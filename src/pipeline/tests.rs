@@ -2,6 +2,7 @@
 
 mod differences;
 mod helpers;
+mod remembered;
 
 use super::{Counters, Disposition, Outcome, Pipeline, Slot};
 use crate::base::hash::HashKey;

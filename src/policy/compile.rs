@@ -50,6 +50,8 @@ pub struct Compiled {
     pub(super) tables: Tables,
     /// Finds the next operation to test; a policy of few rules has none.
     pub(super) classifier: Option<Classifier>,
+    /// Flows that an earlier policy let begin are to be judged anew by this one.
+    pub(super) rematches: bool,
     /// Some rule asks for VLANs.
     pub(super) reads_vlans: bool,
     /// Some rule asks something of flows beside their state, or changes them.
@@ -96,8 +98,6 @@ pub(super) struct Op {
     /// Whether there are other predicates, or limits.
     pub(super) varies: bool,
     pub(super) logs: bool,
-    /// Its [`Extra`] sets a mark.
-    pub(super) marks: bool,
     pub(super) act: Act,
     /// Index of its [`Extra`], or [`NO_EXTRA`].
     pub(super) extra: u32,
@@ -260,6 +260,7 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         preds: layout.preds.into_boxed_slice(),
         tables: layout.tables,
         classifier,
+        rematches: false,
         reads_vlans,
         asks_of_flows,
         rules: layout.rules,
@@ -306,7 +307,6 @@ impl Layout {
             fixed: 0,
             varies: false,
             logs: false,
-            marks: false,
             act,
             extra: NO_EXTRA,
         });
@@ -352,7 +352,6 @@ impl Layout {
             fixed: fixed as u8,
             varies: count > fixed || rated,
             logs: rule.log.is_some(),
-            marks: rule.mark.is_some(),
             act,
             extra,
         });

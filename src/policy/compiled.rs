@@ -43,6 +43,20 @@ impl Compiled {
         self.serial
     }
 
+    /// The same policy, by which flows are to be judged anew that an earlier one let begin.
+    pub fn rematching(self) -> Self {
+        Self {
+            rematches: true,
+            ..self
+        }
+    }
+
+    /// Whether flows that an earlier policy let begin are to be judged anew.
+    #[inline]
+    pub fn rematches(&self) -> bool {
+        self.rematches
+    }
+
     /// The same policy, read rule by rule: what the classifier is measured and tested against.
     pub fn without_classifier(self) -> Self {
         Self {

@@ -69,19 +69,26 @@ pub struct Decision {
 /// The way of a packet through the chains, as far as its flow's next packet could be spared it.
 #[derive(Clone, Debug, Default)]
 pub struct Trail {
-    steps: ArrayVec<RuleId, STEPS>,
+    steps: Steps,
+    /// The classifier was asked.
+    classified: bool,
     /// Something on the way read the packet itself, or there were more steps than can be kept.
     varies: bool,
 }
 
-/// Rules that one way can match and be kept.
-const STEPS: usize = 12;
+/// Rules that one way matches, in order; as many as can be kept.
+pub type Steps = ArrayVec<RuleId, 12>;
 
 impl Trail {
     /// The rules that matched, in order, the one that decided included. `None` if another packet of
     /// the flow, in the same direction and state, may go another way.
-    pub fn steps(&self) -> Option<&[RuleId]> {
+    pub fn steps(&self) -> Option<&Steps> {
         (!self.varies).then_some(&self.steps)
+    }
+
+    /// Whether the way was so long that the classifier was asked.
+    pub fn is_long(&self) -> bool {
+        self.classified
     }
 
     /// Notes that the way hung on more than the flow.
@@ -218,6 +225,7 @@ impl Compiled {
         mut walk: Walk,
         trail: &mut Trail,
     ) -> Decision {
+        trail.classified = true;
         let zone = self.zone(facts.iif, facts.packet.vlan);
         let candidates = self
             .classifier
@@ -258,7 +266,7 @@ impl Compiled {
         if op.logs {
             walk.log = Some(RuleId(at));
         }
-        if op.marks {
+        if op.extra != NO_EXTRA {
             self.mark(op, facts);
         }
         match op.act {

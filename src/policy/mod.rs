@@ -22,7 +22,7 @@ pub use check::{Checked, parse};
 pub use compile::{Compiled, RuleId, compile};
 pub use compiled::RuleInfo;
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity};
-pub use eval::{Decision, Facts, RawVerdict, Trail, Verdict};
+pub use eval::{Decision, Facts, RawVerdict, Steps, Trail, Verdict};
 pub use flow::{Counted, FlowFacts};
 pub use load::{MAX_FILE, load};
 pub use model::{

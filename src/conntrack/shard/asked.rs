@@ -86,6 +86,7 @@ impl Shard {
                     self.before = Some((flow, Before::of(entry)));
                 }
                 entry.rest.mark = mark;
+                entry.core.forget();
                 if entry.core.has(status::HELPED) {
                     self.mark_expectations(flow, mark);
                 }

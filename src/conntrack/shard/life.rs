@@ -56,6 +56,7 @@ impl Shard {
             last,
             mark,
             bytes,
+            port,
             seed,
         } = pending;
         let v6 = matches!(key, AnyKey::V6(_));
@@ -68,8 +69,10 @@ impl Shard {
         }
         let flow = FlowRef { v6, entry: added? };
         family!(self, v6, table => {
-            let rest = &mut table.entry_mut(flow.entry).rest;
+            let Entry { core, rest, .. } = table.entry_mut(flow.entry);
+            core.judged = self.epoch;
             rest.mark = *mark;
+            rest.links.set_port(*port);
             if let Some(bytes) = *bytes {
                 rest.account[0].add(u32::from(bytes));
             }

@@ -20,7 +20,7 @@ prop_compose! {
             max_ack: at.wrapping_add(max_ack),
             scale,
             flags,
-            reserved: 0,
+            verdict: 0,
         }
     }
 }

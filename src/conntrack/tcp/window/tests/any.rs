@@ -110,7 +110,7 @@ fn seen() -> impl Strategy<Value = Seen> {
             max_ack,
             scale,
             flags,
-            reserved: 0,
+            verdict: 0,
         })
 }
 

@@ -286,6 +286,22 @@ impl Classifier {
     /// The operations that can match the packet of `facts`, which is in `zone`.
     #[inline]
     pub(super) fn candidates(&self, facts: &Facts<'_>, zone: u16) -> Candidates<'_> {
+        self.candidates_but(None, facts, zone)
+    }
+
+    /// The operations that can match the packet of `facts`, which is in `zone`, whatever its VLAN.
+    pub(super) fn candidates_of_any_vlan(&self, facts: &Facts<'_>, zone: u16) -> Candidates<'_> {
+        self.candidates_but(Some(Field::Vlan), facts, zone)
+    }
+
+    /// The candidates, if one does not go by the field `unknown`.
+    #[inline(always)]
+    fn candidates_but(
+        &self,
+        unknown: Option<Field>,
+        facts: &Facts<'_>,
+        zone: u16,
+    ) -> Candidates<'_> {
         let packet = facts.packet;
         let mut views = ArrayVec::new();
         match packet.addrs {
@@ -299,6 +315,9 @@ impl Classifier {
             }
         }
         for (field, axis) in &self.numbers {
+            if Some(*field) == unknown {
+                continue;
+            }
             let value = match field {
                 Field::State => Some(state(facts.state.bit(), facts.dir)),
                 Field::Iif => Some(facts.iif.0.into()),

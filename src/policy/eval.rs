@@ -360,8 +360,9 @@ impl Compiled {
         }
     }
 
+    /// Whether one match holds.
     #[inline]
-    fn test(&self, pred: &Pred, facts: &Facts<'_>) -> bool {
+    pub(super) fn test(&self, pred: &Pred, facts: &Facts<'_>) -> bool {
         let packet = facts.packet;
         let tables = &self.tables;
         let number = |set: u32, value: u16| {

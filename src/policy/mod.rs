@@ -14,6 +14,9 @@ mod limit;
 mod load;
 mod model;
 mod names;
+mod prospect;
+#[cfg(test)]
+pub(crate) mod random;
 mod ranges;
 mod restart;
 mod yaml;
@@ -32,6 +35,7 @@ pub use model::{
     flow_status,
 };
 pub use names::protocol_name;
+pub use prospect::{Fate, Prospect};
 pub use ranges::{AddrSet, BadRange, IpRange, U16Set};
 pub use restart::restart_needed;
 

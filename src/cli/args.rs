@@ -3,6 +3,7 @@
 use crate::conntrack::event::Kind;
 use crate::control::filter::{ExpectFilter, Net};
 use crate::control::protocol::{self, proto_number};
+use crate::policy::ReloadMode;
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -112,6 +113,30 @@ pub struct ReloadArgs {
     /// was started with is read again.
     #[arg(value_name = "POLICY")]
     pub policy: Option<PathBuf>,
+    /// What becomes of the flows in the table, whatever the policy's `reload` says.
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub flows: Option<Flows>,
+}
+
+/// What a reload does to flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Flows {
+    /// They live on; what their packets may is for the rules to say.
+    Keep,
+    /// Each is judged again at its next packet, as if it began then.
+    Rematch,
+    /// Those that would not be let begin any more end at once.
+    FlushAffected,
+}
+
+impl From<Flows> for ReloadMode {
+    fn from(flows: Flows) -> Self {
+        match flows {
+            Flows::Keep => Self::Keep,
+            Flows::Rematch => Self::Rematch,
+            Flows::FlushAffected => Self::FlushAffected,
+        }
+    }
 }
 
 /// Options of `demo`.

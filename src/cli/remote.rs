@@ -8,6 +8,7 @@ use super::table::{Side, print};
 use crate::control::snapshot::{DropRow, HelperRow, PortRow, RuleRow, Stats, WorkerRow};
 use crate::control::{Client, ReloadReport, Request};
 use crate::dataplane::clock::unix_time;
+use crate::policy::ReloadMode;
 use std::path::Path;
 
 /// `reload`.
@@ -18,7 +19,10 @@ pub(super) fn reload(args: &ReloadArgs, socket: &Path, out: &mut Output<'_>) -> 
         .as_deref()
         .map(std::path::absolute)
         .transpose()?;
-    let report: ReloadReport = Client::connect(socket)?.one(&Request::Reload { path })?;
+    let report: ReloadReport = Client::connect(socket)?.one(&Request::Reload {
+        path,
+        mode: args.flows.map(Into::into),
+    })?;
     if out.is_json() {
         return out.json(&report);
     }
@@ -30,7 +34,15 @@ pub(super) fn reload(args: &ReloadArgs, socket: &Path, out: &mut Output<'_>) -> 
     }
     let rules = counted(report.rules, "rule");
     let generation = report.generation;
-    writeln!(out.out, "policy reloaded: {rules}, generation {generation}")?;
+    write!(out.out, "policy reloaded: {rules}, generation {generation}")?;
+    match report.mode {
+        ReloadMode::Keep => writeln!(out.out)?,
+        ReloadMode::Rematch => writeln!(out.out, "; flows are judged at their next packets")?,
+        ReloadMode::FlushAffected => {
+            let flows = counted(report.flows_ended as usize, "flow");
+            writeln!(out.out, "; {flows} ended")?;
+        }
+    }
     Ok(())
 }
 

@@ -180,10 +180,12 @@ impl Answer {
 fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
     match request {
         Request::Ping {} => answer.done(0),
-        Request::Reload { path } => match systemd::reload(appliance, path.as_deref()) {
-            Ok(report) => answer.rows(&[report]),
-            Err(error) => answer.failed(&error, error.diagnostics()),
-        },
+        Request::Reload { path, mode } => {
+            match systemd::reload(appliance, path.as_deref(), *mode) {
+                Ok(report) => answer.rows(&[report]),
+                Err(error) => answer.failed(&error, error.diagnostics()),
+            }
+        }
         Request::ConntrackList(filter) => {
             let mut wanted = true;
             let listed = appliance.list(|flow| {

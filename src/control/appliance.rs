@@ -10,12 +10,13 @@ use crate::base::rcu::Rcu;
 use crate::dataplane::clock::unix_time;
 use crate::dataplane::command::Command;
 use crate::dataplane::shared::Shared;
-use crate::policy::{self, Compiled, Policy, PolicyErrors, restart_needed};
+use crate::policy::{self, Compiled, Policy, PolicyErrors, ReloadMode, restart_needed};
 use crossbeam::channel::Sender;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +107,10 @@ pub struct ReloadReport {
     pub generation: u32,
     /// How many rules it has.
     pub rules: usize,
+    /// How flows were treated.
+    pub mode: ReloadMode,
+    /// How many ended at once, because the policy would not let them begin.
+    pub flows_ended: u64,
     /// What differs and takes effect only after a restart.
     pub restart_needed: Vec<String>,
     /// What is legal but looks wrong.
@@ -249,8 +254,17 @@ impl Appliance {
     ///
     /// Waits until every worker has left the old policy, so it must not run on a worker's thread.
     pub fn reload(&self, path: Option<&Path>) -> Result<ReloadReport, ReloadError> {
+        self.reload_with(path, None)
+    }
+
+    /// The same, with flows treated by `mode` instead of what the new policy says.
+    pub fn reload_with(
+        &self,
+        path: Option<&Path>,
+        mode: Option<ReloadMode>,
+    ) -> Result<ReloadReport, ReloadError> {
         let _turn = self.reloading.try_lock_for(TURN).ok_or(ReloadError::Busy)?;
-        let result = self.replace(path.unwrap_or(&self.file));
+        let result = self.replace(path.unwrap_or(&self.file), mode);
         let mut state = self.state.lock();
         state.successful = result.is_ok();
         if result.is_ok() {
@@ -259,7 +273,7 @@ impl Appliance {
         result
     }
 
-    fn replace(&self, path: &Path) -> Result<ReloadReport, ReloadError> {
+    fn replace(&self, path: &Path, mode: Option<ReloadMode>) -> Result<ReloadReport, ReloadError> {
         let checked = policy::load(path).map_err(ReloadError::Policy)?;
         let mut differences = restart_needed(&self.started, &checked.model);
         let ports: Vec<String> = differences
@@ -274,19 +288,42 @@ impl Appliance {
         }
         let generation = self.generation() + 1;
         let workers = self.shared.workers.len();
-        let compiled = policy::compile(&checked.model, generation, workers);
+        let mode = mode.unwrap_or(checked.model.reload);
+        let mut compiled = policy::compile(&checked.model, generation, workers);
+        if mode == ReloadMode::Rematch {
+            compiled = compiled.rematching();
+        }
         // Known before the first packet is judged by it, so that its log lines find their names.
         self.remember(Names::of(&compiled));
         publish(&self.shared.policy, compiled);
+        let flows_ended = match mode {
+            ReloadMode::FlushAffected => self.end_affected(),
+            ReloadMode::Keep | ReloadMode::Rematch => 0,
+        };
         let report = ReloadReport {
             generation,
             rules: rules(&checked.model),
+            mode,
+            flows_ended,
             restart_needed: differences,
             warnings: checked.warnings_json(),
             warnings_text: checked.render_warnings(),
         };
         *self.current.lock() = checked.model;
         Ok(report)
+    }
+
+    /// Ends the flows that the policy in force would not let begin. The policy is in force whatever
+    /// comes of that, and a worker that does not answer has nothing to end.
+    fn end_affected(&self) -> u64 {
+        let judged = self.judge(None, true, |_| ControlFlow::Continue(()));
+        judged.map_or_else(
+            |error| {
+                tracing::error!(%error, "not all flows were judged by the new policy");
+                0
+            },
+            |judged| judged.ending,
+        )
     }
 
     fn remember(&self, names: Names) {

@@ -8,6 +8,7 @@ use super::appliance::Appliance;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::shard::HelperCounters;
 use crate::dataplane::command::{Answer, Command, Wanted};
+use crate::policy::Compiled;
 use crossbeam::channel::{RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -25,6 +26,15 @@ pub enum WorkerError {
     /// It does not come round.
     #[error("worker {0} did not answer within {secs} seconds", secs = PATIENCE.as_secs())]
     Busy(usize),
+}
+
+/// How many flows a policy would not let begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// So many for sure.
+    pub ending: u64,
+    /// Of so many one cannot tell without their first packet.
+    pub unsure: u64,
 }
 
 impl Appliance {
@@ -55,6 +65,33 @@ impl Appliance {
             },
         )?;
         Ok(ended)
+    }
+
+    /// Judges every flow by `policy`, or the one in force, and ends those that it would not let
+    /// begin, or else gives them to `sink` until it says break.
+    pub fn judge(
+        &self,
+        policy: Option<Arc<Compiled>>,
+        end: bool,
+        mut sink: impl FnMut(FlowRecord) -> ControlFlow<()>,
+    ) -> Result<Judged, WorkerError> {
+        let epoch = self.shared.clock.epoch_ms();
+        let mut judged = Judged::default();
+        self.walk(
+            |cursor, reply| Command::Judge {
+                cursor,
+                policy: policy.clone(),
+                end,
+                reply,
+            },
+            |listed| {
+                judged.ending += u64::from(listed.count);
+                judged.unsure += u64::from(listed.unsure);
+                let mut flows = listed.rows.into_iter();
+                flows.try_for_each(|flow| sink(flow.dated(epoch)))
+            },
+        )?;
+        Ok(judged)
     }
 
     /// How many flows there are.

@@ -7,6 +7,7 @@ use super::filter::ExpectFilter;
 use crate::conntrack::event::Kind;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::types::proto;
+use crate::policy::ReloadMode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -25,6 +26,9 @@ pub enum Request {
         /// The policy file; that of the start, if none is given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
+        /// How flows are treated; as the policy says, if nothing is given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<ReloadMode>,
     },
     /// The flows; a row for each, a [`FlowRecord`].
     ConntrackList(Filter),

@@ -3,6 +3,7 @@
 //! Concurrency: each notification is one datagram; any thread may send.
 
 use super::appliance::{Appliance, ReloadError, ReloadReport};
+use crate::policy::ReloadMode;
 use sd_notify::NotifyState;
 use std::path::Path;
 
@@ -45,18 +46,20 @@ fn text(appliance: &Appliance) -> String {
 pub(super) fn reload(
     appliance: &Appliance,
     path: Option<&Path>,
+    mode: Option<ReloadMode>,
 ) -> Result<ReloadReport, ReloadError> {
     // Both in one datagram, or systemd takes them for a reload without an end.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "cannot read the monotonic clock"),
     }
-    let result = appliance.reload(path);
+    let result = appliance.reload_with(path, mode);
     let file = path.unwrap_or(appliance.file()).display();
     match &result {
         Ok(report) => {
             let (generation, rules) = (report.generation, report.rules);
-            tracing::info!(%file, generation, rules, "policy reloaded");
+            let (flows, ended) = (report.mode.name(), report.flows_ended);
+            tracing::info!(%file, generation, rules, flows, ended, "policy reloaded");
             for difference in &report.restart_needed {
                 tracing::warn!("takes effect only after a restart: {difference}");
             }

@@ -14,13 +14,14 @@ use crate::conntrack::config::Config;
 use crate::conntrack::event::{Kind, QUEUE};
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::shard::Shard;
+use crate::policy::ReloadMode;
 use crate::wire::build::{Segment, frame};
 use crate::wire::{Addrs, parse};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::ops::ControlFlow;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -98,6 +99,42 @@ fn a_reload_takes_effect_under_traffic_and_unchanged_rules_keep_their_counts() {
     assert_eq!((bed.sent(), bed.appliance.count()), (20, 20));
     let stats = bed.appliance.stats();
     assert_eq!((stats.generation, stats.packets.dropped), (2, 10));
+}
+
+#[test]
+fn a_reload_may_end_the_flows_that_it_affects() {
+    let bed = Bed::new(2);
+    (0..500).for_each(|host| bed.send(host));
+    assert_eq!(bed.appliance.count(), 500);
+    let dns =
+        "- { name: no-dns, proto: udp, dport: 53, saddr: 10.0.0.0/25, action: drop }\n      - ";
+    let without = RULES.replacen("- { name: outbound", &format!("{dns}{{ name: outbound"), 1);
+    bed.write_policy(&without);
+    let report = bed.appliance.reload(None).unwrap();
+    assert_eq!((report.mode, report.flows_ended), (ReloadMode::Keep, 0));
+    assert_eq!(bed.appliance.count(), 500);
+
+    let expected = flows(&bed)
+        .iter()
+        .filter(|flow| flow.original.src < IpAddr::from([10, 0, 0, 128]))
+        .count();
+    let mode = Some(ReloadMode::FlushAffected);
+    let report = bed.appliance.reload_with(None, mode).unwrap();
+    assert_eq!(
+        (report.mode, report.flows_ended),
+        (ReloadMode::FlushAffected, expected as u64)
+    );
+    assert_eq!(bed.appliance.count(), 500 - expected as u64);
+    assert!((1..500).contains(&expected));
+
+    // what the policy itself says
+    bed.write_policy(&format!(
+        "reload: flush-affected\n{}",
+        RULES.replace("iif: lan", "iif: wan")
+    ));
+    let report = bed.appliance.reload(None).unwrap();
+    assert_eq!(report.flows_ended, 500 - expected as u64);
+    assert_eq!(bed.appliance.count(), 0);
 }
 
 #[test]
@@ -278,10 +315,18 @@ fn every_request_is_answered_over_the_socket() {
     let workers: Vec<WorkerRow> = client.all(&Request::Workers {}).unwrap();
     assert_eq!(workers.len(), 2);
     assert_eq!(client.count(&Request::ConntrackFlush {}).unwrap(), 3);
-    let report: ReloadReport = client.one(&Request::Reload { path: None }).unwrap();
+    let report: ReloadReport = client
+        .one(&Request::Reload {
+            path: None,
+            mode: None,
+        })
+        .unwrap();
     assert_eq!(report.generation, 2);
     bed.write_policy(&RULES.replace("lan", "lam"));
-    match client.one::<ReloadReport>(&Request::Reload { path: None }) {
+    match client.one::<ReloadReport>(&Request::Reload {
+        path: None,
+        mode: None,
+    }) {
         Err(ClientError::Refused {
             message,
             diagnostics,

@@ -158,7 +158,7 @@ async fn serve(
             }
             _ = signals.hangup.recv() => {
                 let appliance = appliance.clone();
-                tokio::task::spawn_blocking(move || systemd::reload(&appliance, None));
+                tokio::task::spawn_blocking(move || systemd::reload(&appliance, None, None));
             }
             _ = signals.terminate.recv() => {
                 tracing::info!("SIGTERM: stopping");

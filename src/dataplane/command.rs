@@ -4,13 +4,17 @@
 
 use crate::base::time::Now;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
-use crate::conntrack::shard::{Cursor, Shard};
+use crate::conntrack::shard::Cursor;
+use crate::pipeline::Pipeline;
+use crate::policy::Compiled;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::fmt;
 use std::sync::Arc;
 
 /// Entries, or expectations, that one request looks at.
 const SCAN: u32 = 512;
+/// Entries that one request judges by a policy, which takes longer.
+const JUDGED: u32 = 64;
 /// Requests that may wait for one worker.
 const QUEUE: usize = 16;
 
@@ -29,6 +33,17 @@ pub enum Command {
         /// Where to go on.
         cursor: Cursor,
         /// The answer; its rows are empty, their number counts.
+        reply: Sender<Listed>,
+    },
+    /// Judge the flows from a cursor on anew.
+    Judge {
+        /// Where to go on.
+        cursor: Cursor,
+        /// The policy; the one in force, if none is given.
+        policy: Option<Arc<Compiled>>,
+        /// Whether flows are to end that it would not let begin.
+        end: bool,
+        /// The answer; those flows, if they are not to end, and how many they are.
         reply: Sender<Listed>,
     },
     /// The worker's expectations from a place on.
@@ -57,8 +72,21 @@ pub struct Answer<R, C> {
     pub rows: Vec<R>,
     /// How many there were.
     pub count: u32,
+    /// How many there were of which one could not tell; 0 where there is no doubt.
+    pub unsure: u32,
     /// Where to go on; `None` at the end.
     pub next: Option<C>,
+}
+
+impl<R, C> Answer<R, C> {
+    fn of(rows: Vec<R>, next: Option<C>) -> Self {
+        Self {
+            count: rows.len() as u32,
+            unsure: 0,
+            rows,
+            next,
+        }
+    }
 }
 
 /// Says which expectations are meant.
@@ -76,10 +104,11 @@ pub fn mailbox() -> (Sender<Command>, Receiver<Command>) {
     bounded(QUEUE)
 }
 
-/// Does one piece of work on `shard`.
+/// Does one piece of work on the flows of `pipeline`; `policy` is in force.
 #[cold]
-pub fn execute(command: Command, shard: &mut Shard, now: Now) {
+pub fn execute(command: Command, pipeline: &mut Pipeline, policy: &Compiled, now: Now) {
     let ticks = now.ticks();
+    let shard = pipeline.shard_mut();
     match command {
         Command::List { cursor, reply } => {
             let (flows, next) = shard.scan(cursor, SCAN);
@@ -87,17 +116,38 @@ pub fn execute(command: Command, shard: &mut Shard, now: Now) {
                 .into_iter()
                 .map(|flow| shard.record(flow, ticks))
                 .collect();
-            let count = rows.len() as u32;
-            let _ = reply.try_send(Answer { rows, count, next });
+            let _ = reply.try_send(Answer::of(rows, next));
         }
         Command::Flush { cursor, reply } => {
             let (flows, next) = shard.scan(cursor, SCAN);
             shard.remove(&flows);
             let count = flows.len() as u32;
             let _ = reply.try_send(Answer {
-                rows: Vec::new(),
                 count,
-                next,
+                ..Answer::of(Vec::new(), next)
+            });
+        }
+        Command::Judge {
+            cursor,
+            policy: other,
+            end,
+            reply,
+        } => {
+            let by = other.as_deref().unwrap_or(policy);
+            let judged = pipeline.judge_flows(by, cursor, JUDGED);
+            let count = judged.ending.len() as u32;
+            let shard = pipeline.shard_mut();
+            let rows = if end {
+                shard.remove(&judged.ending);
+                Vec::new()
+            } else {
+                let flows = judged.ending.into_iter();
+                flows.map(|flow| shard.record(flow, ticks)).collect()
+            };
+            let _ = reply.try_send(Answer {
+                count,
+                unsure: judged.unsure,
+                ..Answer::of(rows, judged.next)
             });
         }
         Command::Expectations {
@@ -113,8 +163,7 @@ pub fn execute(command: Command, shard: &mut Shard, now: Now) {
                 .filter(|(id, _)| !end || shard.remove_expectation(*id))
                 .map(|(_, it)| it)
                 .collect();
-            let count = rows.len() as u32;
-            let _ = reply.try_send(Answer { rows, count, next });
+            let _ = reply.try_send(Answer::of(rows, next));
         }
     }
 }

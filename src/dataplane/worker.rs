@@ -183,7 +183,7 @@ impl<I: Io> Worker<I> {
         core.defrag.expire(now.ticks(), EXPIRE_DATAGRAMS);
         core.pipeline.shard().publish_entries();
         if let Ok(command) = self.commands.try_recv() {
-            command::execute(command, core.pipeline.shard_mut(), now);
+            command::execute(command, &mut core.pipeline, policy, now);
         }
         let after = self.shared.clock.now();
         let spent = after.nanos().saturating_sub(now.nanos());

@@ -21,4 +21,4 @@ mod tests;
 
 pub use counters::Counters;
 pub use drop::DropReason;
-pub use run::{By, Disposition, Outcome, Pipeline, Slot};
+pub use run::{By, Disposition, Judged, Outcome, Pipeline, Slot};

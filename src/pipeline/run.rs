@@ -1,5 +1,9 @@
 //! From a frame to its verdict.
 
+mod again;
+
+pub use again::Judged;
+
 use super::assist::Talks;
 use super::memory::{Kind, Memory, Way};
 use super::{Counters, DropReason};
@@ -332,6 +336,12 @@ impl Pipeline {
             .track(data, parsed, prepared, notrack, ticks, config);
         facts.state = tracked.state;
         facts.dir = tracked.dir;
+        if let Flow::Known(flow) = tracked.flow
+            && self.memory.is_due(self.shard.judged_by(flow))
+            && let Some(outcome) = self.judge_again(policy, flow, parsed)
+        {
+            return outcome;
+        }
         let decision = match self.recall(policy, &facts, tracked) {
             Some(decision) => decision,
             None => self.ask(policy, &facts, tracked),

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::diagnostic::{self, Diagnostic, Place, PolicyErrors, Severity, Sink};
-use super::model::{Policy, Port};
+use super::model::{Policy, Port, ReloadMode};
 use super::names::parse_number;
 use super::ranges::{AddrSet, U16Set};
 use super::yaml::{self, Key, Kind, Node};
@@ -143,6 +143,7 @@ const TOP_KEYS: &[&str] = &[
     "ports",
     "bridge",
     "system",
+    "reload",
     "sets",
     "conntrack",
     "helpers",
@@ -188,6 +189,11 @@ impl Checker<'_> {
             .get("system")
             .map(|node| self.system(node))
             .unwrap_or_default();
+        let modes = ReloadMode::ALL.map(|mode| (mode.name(), mode));
+        let reload = top
+            .get("reload")
+            .and_then(|node| self.choice(node, "reload", &modes))
+            .unwrap_or_default();
         let conntrack = top
             .get("conntrack")
             .map(|node| self.conntrack(node))
@@ -215,6 +221,7 @@ impl Checker<'_> {
             ports,
             bridges,
             system,
+            reload,
             conntrack,
             helpers,
             raw,

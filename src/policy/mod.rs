@@ -31,8 +31,8 @@ pub use load::{MAX_FILE, load};
 pub use model::{
     Action, AddrMatch, Bridge, Chain, ChainPolicy, ConnLimit, FORWARD, Family, FlagsMatch, Helper,
     HelperMatch, Hugepages, IcmpMatch, IcmpType, Limit, Log, MAX_JUMPS, MarkMatch, MarkValue,
-    Matches, Per, Policy, Port, ProtoSet, RejectWith, Rule, StatusMatch, System, Workers, Zone,
-    flow_status,
+    Matches, Per, Policy, Port, ProtoSet, RejectWith, ReloadMode, Rule, StatusMatch, System,
+    Workers, Zone, flow_status,
 };
 pub use names::protocol_name;
 pub use prospect::{Fate, Prospect};

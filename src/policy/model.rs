@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::PortId;
 use super::ranges::{AddrSet, U16Set};
 use crate::conntrack::config::Config;
@@ -26,6 +28,8 @@ pub struct Policy {
     pub bridges: Vec<Bridge>,
     /// Settings read at start.
     pub system: System,
+    /// What becomes of flows when this policy replaces another.
+    pub reload: ReloadMode,
     /// Connection tracking.
     pub conntrack: Config,
     /// Lines that attach a helper to a flow that begins; each is an [`Action::Helper`].
@@ -34,6 +38,33 @@ pub struct Policy {
     pub raw: Vec<Rule>,
     /// Chains; `forward` is first.
     pub chains: Vec<Chain>,
+}
+
+/// What a reload does to flows that are in the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReloadMode {
+    /// They live on; what their packets may is for the rules to say.
+    #[default]
+    Keep,
+    /// Each is judged again at its next packet, as if it began then.
+    Rematch,
+    /// Those that would not be let begin any more end at once.
+    FlushAffected,
+}
+
+impl ReloadMode {
+    /// Every mode.
+    pub const ALL: [ReloadMode; 3] = [Self::Keep, Self::Rematch, Self::FlushAffected];
+
+    /// The word that policy uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Rematch => "rematch",
+            Self::FlushAffected => "flush-affected",
+        }
+    }
 }
 
 /// Deepest nesting of jumps.

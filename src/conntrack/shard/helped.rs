@@ -246,8 +246,9 @@ impl Shard {
         family!(self, flow.v6, table => table.refresh(flow.entry, now, span));
     }
 
-    /// Ends a flow whose first packet must not pass after all.
+    /// Ends a flow whose packet, though the last one was about it, must not pass after all.
     pub fn revoke(&mut self, flow: FlowRef) {
+        self.before = None;
         self.end(flow);
     }
 

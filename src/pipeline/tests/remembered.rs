@@ -263,3 +263,79 @@ fn a_way_that_is_too_long_is_not_remembered() {
         assert_eq!(path.remembered(LAN, &udp(TALK, 1, 2)).1, known);
     }
 }
+
+#[test]
+fn a_rematch_ends_flows_at_their_next_packets() {
+    let text = |rules: &str| {
+        super::rules(&format!(
+            "      - {{ ct: established, action: accept }}\n{rules}"
+        ))
+    };
+    let old = text("      - { proto: udp, dport: 2-9, action: accept }");
+    let new = text(
+        "      - { name: two, proto: udp, dport: 2, action: drop }
+      - { name: three, proto: udp, dport: 3, limit: \"1/second\", action: drop }
+      - { proto: udp, dport: 3-9, action: accept }",
+    );
+    let mut path = Path::new(&old);
+    let begin = |path: &mut Path| {
+        for port in 2..5 {
+            assert!(
+                path.passes(LAN, &udp(TALK, 1, port))
+                    && path.passes(WAN, &udp(TALK.flip(), port, 1))
+            );
+        }
+    };
+    begin(&mut path);
+    // kept, they are established, and a rule lets that pass
+    path.reload(&new);
+    begin(&mut path);
+    assert_eq!(path.flows().len(), 3);
+
+    path.policy = policy(&new).rematching();
+    let (there, back) = (udp(TALK, 1, 2), udp(TALK.flip(), 2, 1));
+    assert_eq!(path.flows().len(), 3);
+    assert_eq!(path.rule(WAN, &back), "forward/two");
+    assert_eq!(path.flows().len(), 2);
+    let two = path.policy.rules().find(|rule| rule.name == "two");
+    assert_eq!(two.map(|rule| rule.packets), Some(1));
+    assert!(!path.passes(LAN, &there) && !path.passes(WAN, &udp(TALK.flip(), 2, 1)));
+    // what hangs on more than the flow is not ended, and what is judged once is not judged twice
+    for _ in 0..2 {
+        assert!(path.passes(WAN, &udp(TALK.flip(), 3, 1)) && path.passes(LAN, &udp(TALK, 1, 4)));
+    }
+    assert_eq!(path.flows().len(), 2);
+
+    // the debt outlives another reload, and what began since then owes nothing
+    path.policy = policy(&old);
+    begin(&mut path);
+    path.policy = policy(&new).rematching();
+    path.pipeline.begin_policy(&path.policy);
+    path.reload(&new);
+    assert_eq!(path.rule(LAN, &there), "forward/two");
+    assert_eq!(path.flows().len(), 2);
+}
+
+#[test]
+fn many_flows_are_judged_at_once() {
+    let old = super::rules("      - { proto: udp, action: accept }");
+    let new = policy(&super::rules(
+        "      - { iif: wan, action: drop }
+      - { proto: udp, dport: 1-2, action: accept }
+      - { length: 0-100, proto: udp, dport: 3, action: accept }",
+    ));
+    let mut path = Path::new(&old);
+    for port in 1..6 {
+        assert!(path.passes(LAN, &udp(TALK, 9, port)));
+        assert!(path.passes(WAN, &udp(TALK.flip(), 9, port)));
+    }
+    let (mut ending, mut unsure, mut cursor) = (0, 0, Some(Cursor::default()));
+    while let Some(at) = cursor {
+        let judged = path.pipeline.judge_flows(&new, at, 3);
+        (ending, unsure) = (ending + judged.ending.len(), unsure + judged.unsure);
+        path.pipeline.shard_mut().remove(&judged.ending);
+        cursor = judged.next;
+    }
+    // all that came in by wan, and two of the others
+    assert_eq!((ending, unsure, path.flows().len()), (7, 1, 3));
+}

@@ -9,6 +9,7 @@
 
 mod chains;
 mod conntrack;
+mod files;
 mod flows;
 mod graph;
 mod headers;
@@ -22,10 +23,10 @@ pub(super) mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::sets::Set;
 use super::diagnostic::{self, Diagnostic, Place, PolicyErrors, Severity, Sink};
 use super::model::{Policy, Port, ReloadMode};
 use super::names::parse_number;
-use super::ranges::{AddrSet, U16Set};
 use super::yaml::{self, Key, Kind, Node};
 use crate::conntrack::helper::Info;
 use crate::helpers::INFOS;
@@ -37,7 +38,7 @@ pub struct Checked {
     pub model: Policy,
     /// What is legal but looks wrong.
     pub warnings: Vec<Diagnostic>,
-    /// Hash of the text, to tell whether two policies are the same file.
+    /// Hash of the text and of the files that it names, to tell whether two policies are the same.
     pub hash: u64,
     file: String,
     text: Arc<str>,
@@ -55,16 +56,23 @@ impl Checked {
     }
 }
 
-/// Reads the policy in `text`; `name` is what diagnostics call the file.
+/// What a policy is read from beside its text: the content of a file that it names, or why that
+/// cannot be had.
+pub(super) type Files<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
+
+/// Reads the policy in `text`; `name` is what diagnostics call the file. Sets from files are
+/// errors here; [`super::load()`] reads them.
 pub fn parse(name: &str, text: &str) -> Result<Checked, PolicyErrors> {
-    parse_with(name, text, &INFOS)
+    let none = |_: &str| Err("only a policy that is a file itself can name files".to_owned());
+    parse_with(name, text, &INFOS, &none)
 }
 
-/// Reads the policy in `text`, which may name the helpers `known`.
+/// Reads the policy in `text`, which may name the helpers `known` and what `files` finds.
 pub(super) fn parse_with(
     name: &str,
     text: &str,
     known: &'static [&'static Info],
+    files: Files<'_>,
 ) -> Result<Checked, PolicyErrors> {
     // a byte order mark would shift every place
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -74,15 +82,20 @@ pub(super) fn parse_with(
         sets: BTreeMap::new(),
         known,
         connlimits: 0,
+        files,
+        file_room: files::MAX_BYTES,
+        range_room: Some(sets::MAX_RANGES),
+        hash: fnv1a(text.as_bytes()),
     };
     let root = yaml::read(text, &mut checker.sink);
     let model = root.and_then(|root| checker.policy(&root));
+    let hash = checker.hash;
     let found = checker.sink.finish();
     match model {
         Some(model) if found.iter().all(|d| d.severity == Severity::Warning) => Ok(Checked {
             model,
             warnings: found,
-            hash: fnv1a(text.as_bytes()),
+            hash,
             file: name.into(),
             text: text.into(),
         }),
@@ -92,7 +105,12 @@ pub(super) fn parse_with(
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo): to compare texts, not to guard against anyone.
 pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    fnv1a_on(0xcbf2_9ce4_8422_2325, bytes)
+}
+
+/// Goes on with the hash of what comes before `bytes`.
+fn fnv1a_on(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
@@ -106,14 +124,13 @@ struct Checker<'a> {
     known: &'static [&'static Info],
     /// Rules with a `connlimit` so far.
     connlimits: usize,
-}
-
-/// A set of `sets:`.
-enum Set {
-    Addrs(Arc<AddrSet>),
-    Ports(U16Set),
-    /// Wrong in itself, which was reported; references to it are not.
-    Broken,
+    files: Files<'a>,
+    /// Bytes that files may still have.
+    file_room: usize,
+    /// Ranges that sets and lists may still have; `None` once there were too many.
+    range_room: Option<usize>,
+    /// Of all that was read.
+    hash: u64,
 }
 
 /// The entries of a mapping whose keys were checked.

@@ -34,8 +34,26 @@ pub struct Diagnostic {
     pub length: u32,
     /// What to do about it.
     pub help: Option<String>,
+    /// In the policy; of a diagnostic about another file, where the policy names that file.
     #[serde(skip)]
     place: Place,
+    #[serde(skip)]
+    elsewhere: Option<Box<Elsewhere>>,
+}
+
+/// A line of another file than the policy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Elsewhere {
+    /// What to call the file.
+    pub(super) file: String,
+    /// Its line, counted from 1.
+    pub(super) line: u32,
+    /// Column in characters, counted from 1.
+    pub(super) column: u32,
+    /// How many characters are underlined.
+    pub(super) length: u32,
+    /// The line, or as much of it as is worth showing.
+    pub(super) source: String,
 }
 
 /// A stretch of the source text, in bytes.
@@ -77,6 +95,20 @@ impl<'a> Sink<'a> {
         self.add(Severity::Error, place, message.into())
     }
 
+    /// Reports an error in another file, which the policy names at `place`.
+    pub(super) fn error_elsewhere(
+        &mut self,
+        place: Place,
+        at: Elsewhere,
+        message: String,
+    ) -> &mut Diagnostic {
+        let diagnostic = self.add(Severity::Error, place, message);
+        (diagnostic.line, diagnostic.column) = (at.line, at.column);
+        diagnostic.length = at.length;
+        diagnostic.elsewhere = Some(Box::new(at));
+        diagnostic
+    }
+
     /// Reports a warning; the caller may add help to what is returned.
     pub(super) fn warn(&mut self, place: Place, message: impl Into<String>) -> &mut Diagnostic {
         self.add(Severity::Warning, place, message.into())
@@ -114,6 +146,7 @@ impl<'a> Sink<'a> {
             length: self.text(place).chars().count().max(1) as u32,
             help: None,
             place,
+            elsewhere: None,
         });
         let last = self.list.len() - 1;
         &mut self.list[last]
@@ -137,7 +170,13 @@ impl Diagnostic {
             length: 0,
             help,
             place: Place::default(),
+            elsewhere: None,
         }
+    }
+
+    /// The file that it is about, if that is not the policy itself but one that the policy names.
+    pub fn file(&self) -> Option<&str> {
+        self.elsewhere.as_ref().map(|at| at.file.as_str())
     }
 
     /// Adds "did you mean" if one of `candidates` is near to `word`.
@@ -221,7 +260,7 @@ impl PolicyErrors {
             .count()
     }
 
-    /// The diagnostics as a JSON array; every element has `file`, `severity`, `message`, `line`,
+    /// The diagnostics as a JSON array; every element has `file` (the policy, or a file that it names), `severity`, `message`, `line`,
     /// `column`, `length` and `help`.
     pub fn to_json(&self) -> serde_json::Value {
         to_json(&self.file, &self.diagnostics)
@@ -255,7 +294,10 @@ pub(super) fn to_json(file: &str, diagnostics: &[Diagnostic]) -> serde_json::Val
     }
     diagnostics
         .iter()
-        .map(|diagnostic| serde_json::to_value(Line { file, diagnostic }).unwrap_or_default())
+        .map(|diagnostic| {
+            let file = diagnostic.file().unwrap_or(file);
+            serde_json::to_value(Line { file, diagnostic }).unwrap_or_default()
+        })
         .collect()
 }
 
@@ -295,8 +337,11 @@ pub(super) fn render(file: &str, text: &str, diagnostics: &[Diagnostic]) -> Stri
     let mut out = String::new();
     for diagnostic in diagnostics.iter().take(RENDERED) {
         let named = miette::NamedSource::new(file, Arc::clone(&source));
-        if has_long_line(text, diagnostic) {
-            out.push_str(&render_part(file, text, diagnostic));
+        if let Some(at) = &diagnostic.elsewhere {
+            out.push_str(&render_part(&at.file, &at.source, diagnostic));
+        } else if has_long_line(text, diagnostic) {
+            let line = text.split('\n').nth(diagnostic.line as usize - 1);
+            out.push_str(&render_part(file, line.unwrap_or_default(), diagnostic));
         } else if handler
             .render_report(&mut out, &WithSource(diagnostic, named))
             .is_err()
@@ -321,11 +366,10 @@ fn has_long_line(text: &str, diagnostic: &Diagnostic) -> bool {
     diagnostic.line > 0 && shown.any(|line| line.len() > LONG)
 }
 
-/// As the renderer does it, but with only a part of the line.
-fn render_part(file: &str, text: &str, diagnostic: &Diagnostic) -> String {
+/// As the renderer does it, but with only a part of the line, which is `source`.
+fn render_part(file: &str, source: &str, diagnostic: &Diagnostic) -> String {
     const AROUND: usize = 35;
     let (line, column) = (diagnostic.line, diagnostic.column);
-    let source = text.split('\n').nth(line as usize - 1).unwrap_or_default();
     let start = (column as usize - 1).saturating_sub(AROUND);
     let marked = (diagnostic.length as usize).min(AROUND);
     let part: String = source
@@ -349,6 +393,9 @@ fn render_part(file: &str, text: &str, diagnostic: &Diagnostic) -> String {
     out
 }
 
+/// Most names that a slip is compared with: a policy may have many slips and many names.
+const CANDIDATES: usize = 1000;
+
 /// The candidate that `word` is most likely a slip of: edit distance with transpositions, at most
 /// a third of the word.
 pub(super) fn nearest<'c>(
@@ -358,6 +405,7 @@ pub(super) fn nearest<'c>(
     let word: Vec<char> = word.chars().take(64).flat_map(char::to_lowercase).collect();
     candidates
         .into_iter()
+        .take(CANDIDATES)
         .map(|candidate| (distance(&word, candidate), candidate))
         .filter(|(d, _)| *d <= (word.len() / 3).max(1) && *d < word.len())
         .min_by_key(|(d, _)| *d)

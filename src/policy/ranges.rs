@@ -32,10 +32,20 @@ impl AddrSet {
                 IpRange::V6(low, high) => v6.push((low, high)),
             }
         }
+        Self::of(v4, v6)
+    }
+
+    /// The union of inclusive ranges of both families.
+    pub fn of(v4: Vec<(u32, u32)>, v6: Vec<(u128, u128)>) -> Self {
         Self {
             v4: merge(v4, |high| high.checked_add(1)),
             v6: merge(v6, |high| high.checked_add(1)),
         }
+    }
+
+    /// Its ranges of IPv4 and those of IPv6, ascending.
+    pub fn parts(&self) -> (&[(u32, u32)], &[(u128, u128)]) {
+        (&self.v4, &self.v6)
     }
 
     /// Its ranges, IPv4 first, ascending, none touching another.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::sets::largest;
 use super::{Checker, Fields};
 use crate::conntrack::types::{Dir, proto};
 use crate::policy::model::{AddrMatch, Family, Matches, ProtoSet};
@@ -156,7 +157,13 @@ impl Checker<'_> {
             m.family != Some(Family::Ipv4),
         );
         for (key, addr) in [("saddr", &m.saddr), ("daddr", &m.daddr)] {
-            let Some(addr) = addr else { continue };
+            // that a set from files holds nothing today was told where it is made
+            let Some(addr) = addr
+                .as_ref()
+                .filter(|addr| addr.set.has_v4() || addr.set.has_v6())
+            else {
+                continue;
+            };
             v4 &= addr.set.has_v4();
             v6 &= addr.set.has_v6();
             if !v4 && !v6 {
@@ -221,8 +228,11 @@ impl Checker<'_> {
 
     fn port_mask(&mut self, node: &Node, key: &str) -> Option<u64> {
         let values = self.values(node, key)?;
-        let ids = self.each(&values, |this, node, text| this.port(node, text))?;
-        let mask = ids.iter().fold(0u64, |mask, id| mask | 1 << id.0);
+        let masks = self.each(&values, |this, node, text| match text.strip_prefix('$') {
+            Some(name) => this.interface_set(node.place, key, name),
+            None => this.port(node, text).map(|id| 1 << id.0),
+        })?;
+        let mask = masks.iter().fold(0u64, |mask, one| mask | one);
         Some(if values.negated { !mask } else { mask })
     }
 
@@ -237,7 +247,12 @@ impl Checker<'_> {
                 .map(|set| AddrMatch { set, negated });
         }
         let ranges = self.each(&values, |this, node, text| match text.strip_prefix('$') {
-            Some(name) => Some(this.addr_set(node.place, key, name)?.ranges().collect()),
+            Some(name) => {
+                let set = this.addr_set(node.place, key, name)?;
+                let (v4, v6) = set.parts();
+                let fits = this.take_room(node.place, v4.len() + v6.len());
+                fits.then(|| set.ranges().collect())
+            }
             None => this.addr_range(node.place, text).map(|range| vec![range]),
         })?;
         let set = Arc::new(AddrSet::new(ranges.into_iter().flatten()));
@@ -247,10 +262,20 @@ impl Checker<'_> {
     fn u16_set(&mut self, node: &Node, key: &str, what: &str) -> Option<U16Set> {
         let values = self.values(node, key)?;
         let ranges = self.each(&values, |this, node, text| match text.strip_prefix('$') {
-            Some(name) if what == "port" => {
-                Some(this.port_set(node.place, key, name)?.ranges().to_vec())
+            Some(name) => {
+                let set = this.port_set(node.place, key, name)?;
+                let highest = set.ranges().last().map_or(0, |(_, high)| *high);
+                let max = largest(what);
+                if highest > max {
+                    let message =
+                        format!("`${name}` holds {highest}, and a {what} is at most {max}");
+                    this.sink.error(node.place, message);
+                    return None;
+                }
+                let ranges = set.ranges().to_vec();
+                this.take_room(node.place, ranges.len()).then_some(ranges)
             }
-            _ => this
+            None => this
                 .u16_range(node.place, what, text)
                 .map(|range| vec![range]),
         })?;

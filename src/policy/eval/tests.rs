@@ -110,7 +110,8 @@ fn policy(rest: &str) -> Compiled {
 }
 
 fn build(text: &str) -> Compiled {
-    let checked = parse_with("test.yaml", text, &KNOWN).unwrap_or_else(|errors| panic!("{errors}"));
+    let checked = parse_with("test.yaml", text, &KNOWN, &|_| Err(String::new()))
+        .unwrap_or_else(|errors| panic!("{errors}"));
     compile(&checked.model, 1, 2)
 }
 
@@ -1085,7 +1086,11 @@ fn the_sample_decides_as_its_comments_say() {
 #[test]
 fn what_needs_a_restart_is_said() {
     let sample = include_str!("../../../tests/policies/sample.yaml");
-    let model = |text: &str| parse_with("test.yaml", text, &KNOWN).unwrap().model;
+    let model = |text: &str| {
+        parse_with("test.yaml", text, &KNOWN, &|_| Err(String::new()))
+            .unwrap()
+            .model
+    };
     let old = model(sample);
     assert_eq!(
         restart_needed(

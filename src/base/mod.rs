@@ -1,11 +1,13 @@
 //! What every layer stands on: time as a value ([`time`]), the keyed hash ([`hash`]), single-writer
-//! counters ([`counter`]), counts by key that all workers share ([`tally`]), arrays on huge pages
+//! counters ([`counter`]), counts by key that all workers share ([`tally`]), token buckets
+//! by key ([`meters`]), arrays on huge pages
 //! ([`slab`]), the RCU primitive ([`rcu`]), notes that any worker may take ([`board`]), prefetch and comparison of tags ([`cpu`]). Knows
 //! nothing of packets.
 pub mod board;
 pub mod counter;
 pub mod cpu;
 pub mod hash;
+pub mod meters;
 pub mod rcu;
 pub mod slab;
 pub mod tally;

@@ -82,6 +82,7 @@ pub(super) fn parse_with(
         sets: BTreeMap::new(),
         known,
         connlimits: 0,
+        keyed_limits: 0,
         files,
         file_room: files::MAX_BYTES,
         range_room: Some(sets::MAX_RANGES),
@@ -124,6 +125,8 @@ struct Checker<'a> {
     known: &'static [&'static Info],
     /// Rules with a `connlimit` so far.
     connlimits: usize,
+    /// Rules with a `limit` by address or zone so far.
+    keyed_limits: usize,
     files: Files<'a>,
     /// Bytes that files may still have.
     file_room: usize,

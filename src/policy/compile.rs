@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::check::fnv1a;
 use super::classify::Classifier;
 use super::flow::Scope;
-use super::limit::Bucket;
+use super::limit::Limiter;
 use super::model::{
     Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, HelperMatch, IcmpMatch,
     MarkMatch, MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
@@ -109,7 +109,7 @@ pub(super) const NO_EXTRA: u32 = u32::MAX;
 /// What few rules have.
 #[derive(Debug)]
 pub(super) struct Extra {
-    pub(super) limit: Option<Bucket>,
+    pub(super) limit: Option<Limiter>,
     pub(super) connlimit: Option<Scope>,
     pub(super) mark: Option<MarkValue>,
 }
@@ -368,7 +368,7 @@ impl Layout {
 
     fn extra(&mut self, chain: &str, rule: &Rule) -> u32 {
         let extra = Extra {
-            limit: rule.matches.limit.as_ref().map(Bucket::new),
+            limit: rule.matches.limit.as_ref().map(Limiter::new),
             connlimit: rule.matches.connlimit.map(|limit| {
                 let identity = format!("{chain}/{} {:x}", rule.name, rule.hash);
                 let id = fnv1a(identity.as_bytes());

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::PortId;
 use super::classify::Classifier;
 use super::compile::{Compiled, Extra, Meta, Op, RuleId};
-use super::limit::Bucket;
+use super::limit::Limiter;
 use super::model::Zone;
 use super::names::ETHERTYPE_LLC;
 use crate::conntrack::config::Config;
@@ -185,7 +185,7 @@ impl Compiled {
             if let (Some(slot), Some(base)) = (carried.get_mut(at), before.get(from)) {
                 *slot = old.total(from, *base);
             }
-            if let (Some(new), Some(past)) = (self.bucket(at), old.bucket(from)) {
+            if let (Some(new), Some(past)) = (self.limiter(at), old.limiter(from)) {
                 new.carry_from(past);
             }
         }
@@ -197,7 +197,7 @@ impl Compiled {
         self.tables.extras.get(op.extra as usize)
     }
 
-    fn bucket(&self, at: usize) -> Option<&Bucket> {
+    fn limiter(&self, at: usize) -> Option<&Limiter> {
         self.extra(self.ops.get(at)?)?.limit.as_ref()
     }
 

@@ -343,13 +343,12 @@ impl Compiled {
         let Some(extra) = self.extra(op) else {
             return false;
         };
-        extra
-            .limit
-            .as_ref()
-            .is_none_or(|bucket| bucket.take(facts.now))
-            && extra
-                .connlimit
-                .is_none_or(|scope| facts.flow.is_some_and(|flow| scope.holds(flow)))
+        extra.limit.as_ref().is_none_or(|limit| {
+            let zone = self.zone(facts.iif, facts.packet.vlan);
+            limit.take(facts.packet.addrs, zone, facts.now)
+        }) && extra
+            .connlimit
+            .is_none_or(|scope| facts.flow.is_some_and(|flow| scope.holds(flow)))
     }
 
     #[cold]

@@ -125,21 +125,26 @@ impl Scope {
             tally,
             ..
         } = flow.view;
-        let zone = u64::from(zone);
-        let network = |addrs: Addrs, len4: u8, len6: u8| match addrs {
-            Addrs::V4 { src, .. } => [4 << 32 | zone, 0, front(src.into(), 32, len4) as u64],
-            Addrs::V6 { src, .. } => {
-                let src = front(src, 128, len6);
-                [6 << 32 | zone, (src >> 64) as u64, src as u64]
-            }
-        };
-        let [about, high, low] = match self.limit.per {
-            Per::Source { v4, v6 } => network(original, v4, v6),
-            Per::Destination { v4, v6 } => network(original.flip(), v4, v6),
-            Per::Zone => [zone, 0, 0],
-            Per::Rule => [0; 3],
-        };
+        let [about, high, low] = together(self.limit.per, original, zone);
         tally.key([self.id, about, high, low, 0])
+    }
+}
+
+/// What is equal for all that is counted together.
+pub(super) fn together(per: Per, addrs: Addrs, zone: u16) -> [u64; 3] {
+    let zone = u64::from(zone);
+    let network = |addrs: Addrs, len4: u8, len6: u8| match addrs {
+        Addrs::V4 { src, .. } => [4 << 32 | zone, 0, front(src.into(), 32, len4) as u64],
+        Addrs::V6 { src, .. } => {
+            let src = front(src, 128, len6);
+            [6 << 32 | zone, (src >> 64) as u64, src as u64]
+        }
+    };
+    match per {
+        Per::Source { v4, v6 } => network(addrs, v4, v6),
+        Per::Destination { v4, v6 } => network(addrs.flip(), v4, v6),
+        Per::Zone => [zone, 0, 0],
+        Per::Rule => [0; 3],
     }
 }
 

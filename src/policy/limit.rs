@@ -1,6 +1,7 @@
-//! Rate limits: one token bucket for each rule that has a `limit`, shared by all workers.
+//! Rate limits: one token bucket for each rule that has a `limit`, or one for each address, network
+//! or zone that comes to it ([`Meters`]), shared by all workers.
 //!
-//! It is kept as one number, the theoretical arrival time of the generic cell rate algorithm
+//! A rule's own is kept as one number, the theoretical arrival time of the generic cell rate algorithm
 //! (ITU-T I.371, annex A): a packet conforms if that time is not further ahead of now than the
 //! burst allows, and then moves it on by the time between two packets. One compare-and-swap a
 //! packet that conforms, one load a packet that does not.
@@ -8,10 +9,73 @@
 //! Life-cycle: made full with its policy; an unchanged rule hands its level on at a reload.
 //! Concurrency: any number of workers; a packet that loses the race tries again with the new time.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::model::Limit;
+use super::flow::together;
+use super::model::{Limit, Per};
+use crate::base::hash::HashKey;
+use crate::base::meters::Meters;
 use crate::base::time::Now;
+use crate::wire::parsed::Addrs;
+
+/// Keys of one rule that may have an open bucket at a time: 2 MiB, one huge page.
+const KEYS: usize = 1 << 18;
+
+/// The `limit` of one rule.
+#[derive(Debug)]
+pub(super) enum Limiter {
+    /// All packets have one bucket.
+    Rule(Bucket),
+    /// Each of what is counted together has one; without the memory for them, nobody passes.
+    Keyed(Per, Option<Meters>),
+}
+
+impl Limiter {
+    /// Full buckets.
+    pub(super) fn new(limit: &Limit) -> Self {
+        match limit.per {
+            Per::Rule => Limiter::Rule(Bucket::new(limit)),
+            per => {
+                let meters = Meters::new(KEYS, secret(), interval(limit), limit.burst);
+                Limiter::Keyed(per, meters.ok())
+            }
+        }
+    }
+
+    /// Takes one packet's worth, if there is one.
+    #[inline]
+    pub(super) fn take(&self, addrs: Addrs, zone: u16, now: Now) -> bool {
+        match self {
+            Limiter::Rule(bucket) => bucket.take(now),
+            Limiter::Keyed(per, meters) => {
+                let [about, high, low] = together(*per, addrs, zone);
+                let meters = meters.as_ref();
+                meters.is_some_and(|meters| meters.take([about, high, low, 0, 0], now))
+            }
+        }
+    }
+
+    /// Takes over how empty the buckets of the same rule were in the policy before.
+    pub(super) fn carry_from(&self, old: &Limiter) {
+        match (self, old) {
+            (Limiter::Rule(new), Limiter::Rule(old)) => new.carry_from(old),
+            (Limiter::Keyed(_, Some(new)), Limiter::Keyed(_, Some(old))) => new.carry_from(old),
+            _ => {}
+        }
+    }
+}
+
+/// One for all policies of this process, so that a key keeps its place over a reload.
+fn secret() -> HashKey {
+    static SECRET: OnceLock<HashKey> = OnceLock::new();
+    *SECRET.get_or_init(HashKey::random)
+}
+
+/// Nanoseconds between two packets at the rate.
+fn interval(limit: &Limit) -> u64 {
+    (limit.period_nanos / u64::from(limit.rate.max(1))).max(1)
+}
 
 /// The bucket of one rule.
 #[derive(Debug)]
@@ -26,7 +90,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn new(limit: &Limit) -> Self {
-        let interval = (limit.period_nanos / u64::from(limit.rate.max(1))).max(1);
+        let interval = interval(limit);
         Self {
             arrival: AtomicU64::new(0),
             interval,
@@ -72,6 +136,7 @@ mod tests {
             rate,
             period_nanos: seconds * 1_000_000_000,
             burst,
+            per: Per::Rule,
         })
     }
 

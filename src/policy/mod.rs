@@ -46,5 +46,8 @@ pub struct PortId(pub u8);
 /// Most rules with a `connlimit` in one policy: so many counts may hold a flow.
 pub const MAX_CONNLIMITS: usize = crate::conntrack::ledger::MAX_COUNTS;
 
+/// Most rules with a `limit` by source, destination or zone in one policy.
+pub const MAX_KEYED_LIMITS: usize = 64;
+
 /// Most ports that one box can have.
 pub const MAX_PORTS: usize = 64;

@@ -471,7 +471,8 @@ pub struct FlagsMatch {
     pub negated: bool,
 }
 
-/// A rate: `rate` packets in `period_nanos`, and `burst` at once. Counted over the whole box.
+/// A rate: `rate` packets in `period_nanos`, and `burst` at once. Counted over the whole box, for
+/// all packets together or by their addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// Packets.
@@ -480,6 +481,8 @@ pub struct Limit {
     pub period_nanos: u64,
     /// At once.
     pub burst: u32,
+    /// What has a bucket of its own, always by rule and, but for `Rule`, by zone.
+    pub per: Per,
 }
 
 /// A mark under a mask.
@@ -573,24 +576,24 @@ pub struct ConnLimit {
     pub per: Per,
 }
 
-/// What a [`ConnLimit`] counts together, always for its own rule and, but for `Rule`, by zone.
+/// What a [`ConnLimit`] or a [`Limit`] counts together, always for its own rule and, but for `Rule`, by zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Per {
-    /// Flows of one network that were started there.
+    /// Flows that were started, or packets that are sent, by one network.
     Source {
         /// Prefix length of IPv4 addresses.
         v4: u8,
         /// Prefix length of IPv6 addresses.
         v6: u8,
     },
-    /// Flows that were started to one network.
+    /// Flows that were started, or packets that are sent, to one network.
     Destination {
         /// Prefix length of IPv4 addresses.
         v4: u8,
         /// Prefix length of IPv6 addresses.
         v6: u8,
     },
-    /// Flows of one zone.
+    /// Flows, or packets, of one zone.
     Zone,
     /// All that came to the rule.
     Rule,

@@ -128,7 +128,7 @@ impl Checker<'_> {
         let Some(count) = parse_number(count) else {
             return self.bad_connlimit(node, text);
         };
-        let per = self.per(node, per);
+        let per = self.per(node, "connlimit", per);
         if !(1..=MAX_COUNT).contains(&count) {
             let message = format!("a `connlimit` is from 1 to {MAX_COUNT} flows, not {count}");
             self.sink.error(node.place, message);
@@ -146,8 +146,8 @@ impl Checker<'_> {
         })
     }
 
-    /// Reads what a `connlimit` counts by: `source/24,64`, `zone`, …
-    fn per(&mut self, node: &Node, text: &str) -> Option<Per> {
+    /// Reads what a `connlimit` or `limit` counts by: `source/24,64`, `zone`, …
+    pub(super) fn per(&mut self, node: &Node, key: &str, text: &str) -> Option<Per> {
         let (word, prefixes) = match text.split_once('/') {
             Some((word, prefixes)) => (word, Some(prefixes)),
             None => (text, None),
@@ -164,7 +164,7 @@ impl Checker<'_> {
         ];
         let per = names::number(&words, word);
         match per {
-            None => self.unknown(node.place, "unit of `connlimit`", word, names(&words)),
+            None => self.unknown(node.place, &format!("unit of `{key}`"), word, names(&words)),
             Some(Per::Zone | Per::Rule) if prefixes.is_some() => {
                 let message = format!("`{word}` has no prefix length");
                 self.sink.error(node.place, message);

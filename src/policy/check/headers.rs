@@ -4,7 +4,10 @@
 
 use super::Checker;
 use crate::conntrack::types::{CtState, proto};
-use crate::policy::model::{Family, FlagsMatch, IcmpMatch, IcmpType, Limit, Matches, ProtoSet};
+use crate::policy::MAX_KEYED_LIMITS;
+use crate::policy::model::{
+    Family, FlagsMatch, IcmpMatch, IcmpType, Limit, Matches, Per, ProtoSet,
+};
 use crate::policy::names::{self, names, parse_number};
 use crate::policy::yaml::Node;
 
@@ -185,7 +188,11 @@ impl Checker<'_> {
     pub(super) fn limit(&mut self, node: &Node) -> Option<Limit> {
         let text = self.scalar(node, "`limit`")?;
         let words: Vec<_> = text.split_whitespace().collect();
-        let (rate, burst) = match words[..] {
+        let (words, per) = match words[..] {
+            [ref words @ .., "per", per] => (words, self.per(node, "limit", per)?),
+            _ => (&words[..], Per::Rule),
+        };
+        let (rate, burst) = match *words {
             [rate] => (rate, "5"),
             [rate, "burst", burst] | [rate, "burst", burst, "packets"] => (rate, burst),
             _ => return self.bad_limit(node, text),
@@ -208,10 +215,17 @@ impl Checker<'_> {
             return self.bad_limit(node, text);
         };
         let period_nanos = seconds * 1_000_000_000;
+        self.keyed_limits += usize::from(per != Per::Rule);
+        if self.keyed_limits == MAX_KEYED_LIMITS + 1 && per != Per::Rule {
+            let message =
+                format!("more than {MAX_KEYED_LIMITS} rules with a `limit` by address or zone");
+            self.sink.error(node.place, message);
+        }
         Some(Limit {
             rate: rate as u32,
             period_nanos,
             burst: burst as u32,
+            per,
         })
     }
 
@@ -219,7 +233,8 @@ impl Checker<'_> {
         self.sink
             .error(node.place, format!("`{text}` is not a limit"))
             .help(
-                "write \"5/second\" or \"5/second burst 10\"; units are second, minute, hour, day",
+                "write \"5/second\", \"5/second burst 10\" or \"5/second burst 10 per source\"; units \
+                 are second, minute, hour, day",
             );
         None
     }

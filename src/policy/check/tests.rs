@@ -416,6 +416,18 @@ fn bad_questions_about_flows() {
             "8:22 4 status `snat` is not supported in this version",
         ),
         (
+            "{ limit: 5/second per sorce, action: drop }",
+            "8:18 18 unknown unit of `limit` `sorce`",
+        ),
+        (
+            "{ limit: 5/second per source/33, action: drop }",
+            "8:18 22 `/33` is not a prefix length",
+        ),
+        (
+            "{ limit: burst 5 per source, action: drop }",
+            "8:18 18 `burst 5 per source` is not a limit",
+        ),
+        (
             "{ connlimit: many, action: drop }",
             "8:22 4 `many` is not a connlimit",
         ),
@@ -471,6 +483,16 @@ fn bad_questions_about_flows() {
     };
     assert_eq!(rules(8), [""; 0]);
     assert_eq!(rules(10), ["5:299 1 more than 8 rules with `connlimit`"]);
+    let rules = |count: usize| {
+        let rules = "{ limit: 1/day per zone, action: drop }, ".repeat(count);
+        found(&format!(
+            "{HEAD}chains: {{ forward: {{ rules: [{rules}] }} }}\n"
+        ))
+    };
+    assert_eq!(rules(64), [""; 0]);
+    let told = rules(66);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].ends_with("more than 64 rules with a `limit` by address or zone"));
 }
 
 #[test]

@@ -693,6 +693,44 @@ fn limits_come_last_and_are_shared() {
     assert_eq!((few.name, few.packets, few.bytes), ("few", 7, 420));
 }
 
+#[test]
+fn limits_by_address_have_a_bucket_for_each() {
+    let text = "chains:
+  forward:
+    rules:
+      - { name: each, limit: 1/minute burst 2 per source/24, proto: udp, dport: 1, action: accept }
+      - { name: to, limit: 1/minute burst 1 per destination, proto: udp, dport: 2, action: accept }
+      - { name: zone, limit: 1/minute burst 3 per zone, proto: udp, dport: 3, action: accept }
+";
+    let first = policy(text);
+    let passes = |policy: &Compiled, src: u32, dst: u32, dport| {
+        let addrs = Addrs::V4 { src, dst };
+        let packet = Parsed {
+            addrs,
+            ..udp(1, dport)
+        };
+        policy.forward(0, &facts(&packet)).verdict == Verdict::Accept
+    };
+    let count = |policy: &Compiled, src, dst, dport| {
+        (0..9).filter(|_| passes(policy, src, dst, dport)).count()
+    };
+    assert_eq!(count(&first, 0x0a00_0001, 1, 1), 2);
+    assert_eq!(count(&first, 0x0a00_00ff, 2, 1), 0, "the same network");
+    assert_eq!(count(&first, 0x0a00_0101, 1, 1), 2);
+    assert_eq!(count(&first, 1, 7, 2), 1);
+    assert_eq!(count(&first, 2, 7, 2), 0, "the same destination");
+    assert_eq!(count(&first, 2, 8, 2), 1);
+    assert_eq!(count(&first, 1, 2, 3), 3);
+    assert_eq!(count(&first, 2, 3, 3), 0, "the same zone");
+    // a reload that leaves a rule as it is leaves its levels
+    let second = policy(&text.replace("burst 1 per", "burst 3 per"));
+    second.carry_from(&first);
+    assert_eq!(count(&second, 0x0a00_0001, 1, 1), 0);
+    assert_eq!(count(&second, 0x0a00_0201, 1, 1), 2);
+    assert_eq!(count(&second, 1, 7, 2), 3, "another rule now");
+    assert_eq!(count(&second, 3, 4, 3), 0);
+}
+
 /// A flow of the packets here, with what the tracker knows of it.
 fn flow(tally: &Tally, bits: u8, confirmed: bool, mark: u32) -> FlowFacts<'_> {
     FlowFacts::new(view(tally, bits, confirmed, mark))

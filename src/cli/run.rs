@@ -23,6 +23,7 @@ mod appliance {
     use crate::cli::logging;
     use crate::control::appliance::{Appliance, NicStats, Parts, PortView};
     use crate::control::listeners::Listeners;
+    use crate::control::logfile::LogFile;
     use crate::control::thread::Control;
     use crate::dataplane::dpdk::{
         DpdkError, Eal, EalOptions, Hugepages, PortInfo, PortSpec, Ports, mempool, pci_devices,
@@ -40,7 +41,6 @@ mod appliance {
     /// Runs the appliance under the policy in the file at `policy` until it is told to stop.
     #[allow(clippy::print_stderr)] // diagnostics underline the policy's text: for people
     pub(in crate::cli) fn execute(policy: &Path) -> ExitCode {
-        logging::init();
         let checked = match policy::load(policy) {
             Ok(checked) => checked,
             Err(errors) => {
@@ -49,7 +49,8 @@ mod appliance {
             }
         };
         eprint!("{}", checked.render_warnings());
-        match run(policy, checked.model) {
+        let log = logging::init(&checked.model.system.log);
+        match run(policy, checked.model, log) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 error!("{error}");
@@ -60,7 +61,7 @@ mod appliance {
 
     type Failed = Box<dyn std::error::Error>;
 
-    fn run(file: &Path, policy: Policy) -> Result<(), Failed> {
+    fn run(file: &Path, policy: Policy, log: Option<Arc<LogFile>>) -> Result<(), Failed> {
         // First, so that a second appliance ends before it touches a port.
         let listeners = Listeners::bind(&policy.system)?;
         let workers = policy.system.workers.count();
@@ -117,6 +118,7 @@ mod appliance {
                 .map(|(i, p)| view(&ports, i, p))
                 .collect(),
         })
+        .with_log_file(log)
         .with_port_stats(Box::new({
             let ports = ports.clone();
             move || nic_stats(&ports)

@@ -5,6 +5,7 @@
 //! time; readers of [`Appliance::reload_state`] never wait for it. Workers wait for none of this.
 
 use super::events::Names;
+use super::logfile::LogFile;
 use super::watch::Hub;
 use crate::base::rcu::Rcu;
 use crate::dataplane::clock::unix_time;
@@ -89,6 +90,7 @@ pub struct Appliance {
     /// Of this policy and the one before, whose log lines may still be under way.
     names: Mutex<Vec<Arc<Names>>>,
     hub: Arc<Hub>,
+    log_file: Option<Arc<LogFile>>,
 }
 
 /// How the last reload went.
@@ -191,6 +193,7 @@ impl Appliance {
                 last_success: unix_time(),
             }),
             names: Mutex::new(vec![Arc::new(names)]),
+            log_file: None,
         }
     }
 
@@ -198,6 +201,21 @@ impl Appliance {
     pub fn with_port_stats(mut self, port_stats: PortStats) -> Self {
         self.port_stats = port_stats;
         self
+    }
+
+    /// Opens `file`, the log, anew with every reload.
+    pub fn with_log_file(mut self, file: Option<Arc<LogFile>>) -> Self {
+        self.log_file = file;
+        self
+    }
+
+    /// Opens the log anew, if it is a file; what was moved away is let go.
+    pub(super) fn reopen_log(&self) {
+        let Some(file) = &self.log_file else { return };
+        if let Err(error) = file.reopen() {
+            let path = file.path().display();
+            tracing::warn!("cannot open {path}: {error}; the log goes on in the file from before");
+        }
     }
 
     /// What all threads share.

@@ -12,6 +12,7 @@ pub mod events;
 pub mod filter;
 pub mod flows;
 pub mod listeners;
+pub mod logfile;
 pub mod metrics;
 pub mod protocol;
 pub mod snapshot;

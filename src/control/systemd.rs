@@ -53,6 +53,7 @@ pub(super) fn reload(
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "cannot read the monotonic clock"),
     }
+    appliance.reopen_log();
     let result = appliance.reload_with(path, mode);
     let file = path.unwrap_or(appliance.file()).display();
     match &result {

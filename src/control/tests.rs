@@ -851,6 +851,10 @@ mod log {
     fn lines_are_limited_and_the_lost_are_told() {
         let mut bed = Bed::new(1);
         let mut writer = Writer::new(bed.events());
+        bed.write_policy(
+            &RULES.replace("prefix: out", "prefix: out, limit: 9000/second burst 9000"),
+        );
+        bed.appliance.reload(None).unwrap();
         (0..1010).for_each(|host| bed.send(host));
         let text = captured(|| {
             writer.drain(&bed.appliance, Now::from_secs(5));
@@ -864,5 +868,44 @@ mod log {
             (1001, 1)
         );
         assert_eq!(count("lost=10"), 1);
+    }
+
+    #[test]
+    fn a_rule_has_a_limit_of_its_own_and_what_it_suppresses_is_told() {
+        let mut bed = Bed::new(1);
+        let mut writer = Writer::new(bed.events());
+        let send =
+            |bed: &mut Bed, hosts: std::ops::Range<u32>| hosts.for_each(|host| bed.send(host));
+        let count =
+            |text: &str, word: &str| text.lines().filter(|line| line.contains(word)).count();
+        send(&mut bed, 0..130);
+        let text = captured(|| {
+            writer.drain(&bed.appliance, Now::from_secs(5));
+            // the same second, and nothing is said yet
+            writer.drain(&bed.appliance, Now::from_secs(5));
+        });
+        assert_eq!(count(&text, "prefix=\"out\""), 100, "{text}");
+        assert_eq!(count(&text, "suppressed"), 0, "{text}");
+        let text = captured(|| {
+            writer.drain(&bed.appliance, Now::from_secs(6));
+            writer.drain(&bed.appliance, Now::from_secs(7));
+        });
+        assert_eq!(
+            count(&text, "30 lines of rule forward/outbound suppressed"),
+            1
+        );
+        assert_eq!(text.lines().count(), 1, "{text}");
+        // a rule that was given another limit has a bucket of that
+        let limit = "prefix: out, limit: 1/hour burst 3";
+        bed.write_policy(&RULES.replace("prefix: out", limit));
+        bed.appliance.reload(None).unwrap();
+        send(&mut bed, 200..210);
+        let text = captured(|| writer.finish(&bed.appliance, Now::from_secs(8)));
+        assert_eq!(count(&text, "prefix=\"out\""), 3, "{text}");
+        assert_eq!(
+            count(&text, "7 lines of rule forward/outbound suppressed"),
+            1,
+            "{text}"
+        );
     }
 }

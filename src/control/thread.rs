@@ -109,7 +109,7 @@ fn run(
         tracing::debug!("a watcher does not read its last events");
     }
     runtime.shutdown_timeout(FAREWELL);
-    log.drain(&appliance, appliance.shared().clock.now());
+    log.finish(&appliance, appliance.shared().clock.now());
 }
 
 async fn serve(

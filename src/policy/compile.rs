@@ -20,7 +20,7 @@ use super::flow::Scope;
 use super::limit::Limiter;
 use super::model::{
     Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, HelperMatch, IcmpMatch,
-    MarkMatch, MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
+    Log, MarkMatch, MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
 };
 use super::ranges::{AddrSet, U16Set};
 use super::{MAX_PORTS, PortId};
@@ -75,7 +75,7 @@ pub(super) struct Meta {
     /// Where the rule's own name begins in `full_name`.
     pub(super) own: usize,
     pub(super) action: String,
-    pub(super) prefix: Option<String>,
+    pub(super) log: Option<Log>,
     pub(super) hash: u64,
 }
 
@@ -355,15 +355,14 @@ impl Layout {
             act,
             extra,
         });
-        let prefix = rule.log.as_ref().and_then(|log| log.prefix.clone());
+        let log = rule.log.clone();
         let action = match (&rule.mark, &rule.action) {
             (None, action) => action.to_string(),
             (Some(mark), Action::Continue) if rule.log.is_none() => format!("mark {mark}"),
             (Some(mark), action) => format!("mark {mark}, {action}"),
         };
-        self.rules.push(Some(Meta::new(
-            chain, &rule.name, &action, prefix, rule.hash,
-        )));
+        self.rules
+            .push(Some(Meta::new(chain, &rule.name, &action, log, rule.hash)));
     }
 
     fn extra(&mut self, chain: &str, rule: &Rule) -> u32 {
@@ -482,13 +481,13 @@ fn index<T>(table: &mut Vec<T>, value: T) -> u32 {
 }
 
 impl Meta {
-    fn new(chain: &str, name: &str, action: &str, prefix: Option<String>, hash: u64) -> Self {
+    fn new(chain: &str, name: &str, action: &str, log: Option<Log>, hash: u64) -> Self {
         let action = action.to_owned();
         Self {
             full_name: format!("{chain}/{name}"),
             own: chain.len() + 1,
             action,
-            prefix,
+            log,
             hash,
         }
     }

@@ -9,7 +9,7 @@ use super::PortId;
 use super::classify::Classifier;
 use super::compile::{Compiled, Extra, Meta, Op, RuleId};
 use super::limit::Limiter;
-use super::model::Zone;
+use super::model::{Log, Zone};
 use super::names::ETHERTYPE_LLC;
 use crate::conntrack::config::Config;
 use crate::wire::NO_VLAN;
@@ -136,9 +136,9 @@ impl Compiled {
         self.meta(id).map_or("", |meta| &meta.full_name)
     }
 
-    /// What the rule wants before its log lines, if anything.
-    pub fn log_prefix(&self, id: RuleId) -> Option<&str> {
-        self.meta(id)?.prefix.as_deref()
+    /// How the rule's packets are logged, if they are.
+    pub fn log(&self, id: RuleId) -> Option<&Log> {
+        self.meta(id)?.log.as_ref()
     }
 
     /// Every rule, chain policies included, with what all workers have counted, earlier policies

@@ -77,9 +77,9 @@ fn interval(limit: &Limit) -> u64 {
     (limit.period_nanos / u64::from(limit.rate.max(1))).max(1)
 }
 
-/// The bucket of one rule.
+/// One token bucket.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub struct Bucket {
     /// Theoretical arrival time of the next packet, in nanoseconds.
     arrival: AtomicU64,
     /// Between two packets at the rate.
@@ -89,7 +89,8 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn new(limit: &Limit) -> Self {
+    /// A full one; whatever `limit` says it is counted by, this is one of its buckets.
+    pub fn new(limit: &Limit) -> Self {
         let interval = interval(limit);
         Self {
             arrival: AtomicU64::new(0),
@@ -100,7 +101,7 @@ impl Bucket {
 
     /// Takes one packet's worth, if there is one.
     #[inline]
-    pub(super) fn take(&self, now: Now) -> bool {
+    pub fn take(&self, now: Now) -> bool {
         let now = now.nanos();
         let mut arrival = self.arrival.load(Relaxed);
         loop {
@@ -117,6 +118,11 @@ impl Bucket {
                 Err(seen) => arrival = seen,
             }
         }
+    }
+
+    /// Whether nothing of it is missing.
+    pub fn is_full(&self, now: Now) -> bool {
+        self.arrival.load(Relaxed) <= now.nanos()
     }
 
     /// Takes over how empty the bucket of the same rule was in the policy before.

@@ -27,12 +27,13 @@ pub use compiled::RuleInfo;
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity};
 pub use eval::{Decision, Facts, RawVerdict, Steps, Trail, Verdict};
 pub use flow::{Counted, FlowFacts};
+pub use limit::Bucket;
 pub use load::{MAX_FILE, load};
 pub use model::{
     Action, AddrMatch, Bridge, Chain, ChainPolicy, ConnLimit, FORWARD, Family, FlagsMatch, Helper,
-    HelperMatch, Hugepages, IcmpMatch, IcmpType, Limit, Log, MAX_JUMPS, MarkMatch, MarkValue,
-    Matches, Per, Policy, Port, ProtoSet, RejectWith, ReloadMode, Rule, StatusMatch, System,
-    Workers, Zone, flow_status,
+    HelperMatch, Hugepages, IcmpMatch, IcmpType, Limit, Log, LogTo, MAX_JUMPS, MarkMatch,
+    MarkValue, Matches, Per, Policy, Port, ProtoSet, RejectWith, ReloadMode, Rule, StatusMatch,
+    System, Workers, Zone, flow_status,
 };
 pub use names::protocol_name;
 pub use prospect::{Fate, Prospect};

@@ -118,6 +118,8 @@ pub struct System {
     pub mbufs: Option<u32>,
     /// Memory for DPDK in MB, if not its default.
     pub memory: Option<u32>,
+    /// Where the log goes.
+    pub log: LogTo,
 }
 
 impl Default for System {
@@ -129,8 +131,20 @@ impl Default for System {
             socket: PathBuf::from("/run/shardwall/control.sock"),
             mbufs: None,
             memory: None,
+            log: LogTo::Stderr,
         }
     }
+}
+
+/// Where the log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTo {
+    /// Lines on standard error.
+    Stderr,
+    /// Fields in systemd's journal.
+    Journal,
+    /// JSON lines in this file.
+    File(PathBuf),
 }
 
 /// How many workers run, and where.
@@ -217,10 +231,31 @@ pub struct Rule {
 }
 
 /// Logging of a rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// Put before every line.
     pub prefix: Option<String>,
+    /// Lines.
+    pub limit: Limit,
+}
+
+impl Log {
+    /// Of a rule that does not say: a tenth of what all rules may write.
+    pub const LIMIT: Limit = Limit {
+        rate: 100,
+        period_nanos: 1_000_000_000,
+        burst: 100,
+        per: Per::Rule,
+    };
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            prefix: None,
+            limit: Self::LIMIT,
+        }
+    }
 }
 
 /// What a rule does with a packet.

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use super::model::{Hugepages, Policy, System, Workers};
+use super::model::{Hugepages, LogTo, Policy, System, Workers};
 
 /// What of `new` takes effect only after a restart, in words; empty if a reload does all.
 pub fn restart_needed(old: &Policy, new: &Policy) -> Vec<String> {
@@ -62,6 +62,12 @@ pub fn restart_needed(old: &Policy, new: &Policy) -> Vec<String> {
         old.socket.display().to_string(),
         new.socket.display().to_string(),
     );
+    let log = |system: &System| match &system.log {
+        LogTo::Stderr => "stderr".to_owned(),
+        LogTo::Journal => "journal".to_owned(),
+        LogTo::File(path) => path.display().to_string(),
+    };
+    differs("log", log(old), log(new));
     differs("mbufs", number(old.mbufs), number(new.mbufs));
     differs("memory", number(old.memory), number(new.memory));
     if before.expect_max != after.expect_max {

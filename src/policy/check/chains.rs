@@ -11,7 +11,7 @@ use super::{Checker, Fields, fnv1a};
 use crate::conntrack::types::proto;
 use crate::policy::diagnostic::Place;
 use crate::policy::model::{
-    Action, Chain, ChainPolicy, FORWARD, Log, MarkValue, Matches, RejectWith, Rule,
+    Action, Chain, ChainPolicy, FORWARD, Log, MarkValue, Matches, Per, RejectWith, Rule,
 };
 use crate::policy::yaml::{Kind, Node};
 
@@ -257,7 +257,7 @@ impl Checker<'_> {
         if let Kind::Scalar(_) = node.kind {
             return self.boolean(node, "log")?.then(Log::default);
         }
-        let fields = self.fields(node, "`log`", &["prefix"], &[])?;
+        let fields = self.fields(node, "`log`", &["prefix", "limit"], &[])?;
         let prefix = fields.get("prefix").and_then(|node| {
             let text = self.scalar(node, "`prefix`")?;
             if text.len() > 64 || text.chars().any(char::is_control) {
@@ -268,7 +268,17 @@ impl Checker<'_> {
             }
             Some(text.to_owned())
         });
-        Some(Log { prefix })
+        let limit = match fields.get("limit") {
+            Some(node) => self.limit(node).unwrap_or(Log::LIMIT),
+            None => Log::LIMIT,
+        };
+        if limit.per != Per::Rule {
+            self.sink.error(
+                fields.key("limit").unwrap_or(node.place),
+                "the `limit` of a `log` is for all lines of its rule",
+            );
+        }
+        Some(Log { prefix, limit })
     }
 
     /// Reads what a rule does: exactly one of `action`, `jump` and `goto`, or only

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::Checker;
-use crate::policy::model::{Bridge, Hugepages, Port, System, Workers, Zone};
+use crate::policy::model::{Bridge, Hugepages, LogTo, Port, System, Workers, Zone};
 use crate::policy::names::{ETHERTYPE_ARP, ETHERTYPES, names, number, parse_number};
 use crate::policy::yaml::{Kind, Node};
 use crate::policy::{MAX_PORTS, PortId};
@@ -207,6 +207,7 @@ impl Checker<'_> {
             "socket",
             "mbufs",
             "memory",
+            "log",
         ];
         let Some(fields) = self.fields(node, "`system`", keys, &[]) else {
             return system;
@@ -258,6 +259,24 @@ impl Checker<'_> {
                 self.sink.error(node.place, message);
             }
             system.socket = PathBuf::from(text);
+        }
+        if let Some(node) = fields.get("log")
+            && let Some(text) = self.scalar(node, "`log`")
+        {
+            system.log = match text {
+                "stderr" => LogTo::Stderr,
+                "journal" => LogTo::Journal,
+                _ => {
+                    if !text.starts_with('/') {
+                        let message = format!(
+                            "`log` must be stderr, journal or an absolute path, not `{text}`"
+                        );
+                        let known = ["stderr", "journal"];
+                        self.sink.error(node.place, message).suggest(text, known);
+                    }
+                    LogTo::File(PathBuf::from(text))
+                }
+            };
         }
         let mut amount = |key: &str, min: u64, max: u64| {
             let number = fields

@@ -10,7 +10,7 @@ use crate::base::time::Span;
 use crate::conntrack::config::Config;
 use crate::conntrack::types::{TcpState, proto};
 use crate::policy::load::{MAX_FILE, load};
-use crate::policy::model::{Action, Hugepages, MarkMatch, MarkValue, Per, Workers};
+use crate::policy::model::{Action, Hugepages, LogTo, MarkMatch, MarkValue, Per, Workers};
 
 const SAMPLE: &str = include_str!("../../../tests/policies/sample.yaml");
 
@@ -109,6 +109,7 @@ fn settings_reach_the_model() {
   socket: /tmp/s
   mbufs: 4096
   memory: 512
+  log: /var/log/shardwall
 conntrack:
   max: 1000
   expect_max: 0x200
@@ -137,6 +138,7 @@ chains: {{ forward: {{ policy: accept }} }}
     assert_eq!(model.system.hugepages, Hugepages::Off);
     assert_eq!(model.system.metrics, None);
     assert_eq!(model.system.socket, Path::new("/tmp/s"));
+    assert_eq!(model.system.log, LogTo::File("/var/log/shardwall".into()));
     assert_eq!(
         (model.system.mbufs, model.system.memory),
         (Some(4096), Some(512))
@@ -416,6 +418,10 @@ fn bad_questions_about_flows() {
             "8:22 4 status `snat` is not supported in this version",
         ),
         (
+            "{ log: { limit: 5/second per source }, action: drop }",
+            "8:18 5 the `limit` of a `log` is for all lines of its rule",
+        ),
+        (
             "{ limit: 5/second per sorce, action: drop }",
             "8:18 18 unknown unit of `limit` `sorce`",
         ),
@@ -662,6 +668,10 @@ fn bad_sections() {
         (
             "system: { metrics: 9477 }",
             vec!["4:20 4 `metrics` must be an address and a port, not `9477`"],
+        ),
+        (
+            "system: { log: journald }",
+            vec!["4:16 8 `log` must be stderr, journal or an absolute path, not `journald`"],
         ),
         (
             "system: { socket: sock }",

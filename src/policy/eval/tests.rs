@@ -544,8 +544,8 @@ fn jump_goto_and_return() {
         assert_eq!(logged.as_deref(), log, "{sport} {dport}");
     }
     let note = policy.rules().find(|rule| rule.name == "note").unwrap();
-    assert_eq!(policy.log_prefix(note.id), Some("eight"));
-    assert_eq!(policy.log_prefix(RuleId(0)), None);
+    assert_eq!(prefix(&policy, note.id), Some("eight"));
+    assert_eq!(prefix(&policy, RuleId(0)), None);
     assert_eq!((note.chain, note.action), ("forward", "log"));
 }
 
@@ -691,6 +691,10 @@ fn limits_come_last_and_are_shared() {
     assert_eq!((0..9).filter(|_| passes(&udp, 60_000, 0)).count(), 3);
     let few = policy.rules().next().unwrap();
     assert_eq!((few.name, few.packets, few.bytes), ("few", 7, 420));
+}
+
+fn prefix(policy: &Compiled, rule: RuleId) -> Option<&str> {
+    policy.log(rule)?.prefix.as_deref()
 }
 
 #[test]
@@ -1113,7 +1117,7 @@ fn the_sample_decides_as_its_comments_say() {
     };
     let decision = policy.forward(0, &ssh);
     assert_eq!(decision.verdict, Verdict::Reject(RejectWith::TcpReset));
-    assert_eq!(policy.log_prefix(decision.log.unwrap()), Some("ssh"));
+    assert_eq!(prefix(&policy, decision.log.unwrap()), Some("ssh"));
     for _ in 0..9 {
         policy.forward(0, &ssh);
     }

@@ -254,7 +254,7 @@ fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
         },
         Request::Stats {} => answer.rows(&[appliance.stats()]),
         Request::Drops {} => answer.rows(&appliance.drops()),
-        Request::Rules {} => answer.rows(&appliance.rules()),
+        Request::Rules {} => answer.rows(&[appliance.rules(), appliance.counters()].concat()),
         Request::Ports {} => answer.rows(&appliance.ports()),
         Request::Workers {} => answer.rows(&appliance.workers()),
     }

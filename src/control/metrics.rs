@@ -74,6 +74,8 @@ metrics! {
     Missed COUNTER "shardwall_port_missed_packets_total" "Packets that found the port's receive queues full."
     HitPackets COUNTER "shardwall_policy_hits_packets_total" "Packets that matched the rule."
     HitBytes COUNTER "shardwall_policy_hits_bytes_total" "Bytes of the packets that matched the rule."
+    CounterPackets COUNTER "shardwall_policy_counter_packets_total" "Packets that matched the rules which feed the named counter."
+    CounterBytes COUNTER "shardwall_policy_counter_bytes_total" "Bytes of the packets that matched the rules which feed the named counter."
     Cycles COUNTER "shardwall_worker_cycles_seconds_total" "Time in loops that moved something (busy) or found nothing (idle)."
     Handoff COUNTER "shardwall_worker_handoff_packets_total" "Packets handed to other workers (out) or taken from them (in)."
     Generation GAUGE "shardwall_config_generation" "Number of the policy in force."
@@ -151,6 +153,11 @@ impl Collector for Reader {
             let labels: Labels<'_> = &[("rule", &name)];
             out.add(Id::HitPackets, labels, rule.packets as f64);
             out.add(Id::HitBytes, labels, rule.bytes as f64);
+        }
+        for counter in appliance.counters() {
+            let labels: Labels<'_> = &[("counter", &counter.rule)];
+            out.add(Id::CounterPackets, labels, counter.packets as f64);
+            out.add(Id::CounterBytes, labels, counter.bytes as f64);
         }
         workers(appliance, &mut out);
         let reload = appliance.reload_state();

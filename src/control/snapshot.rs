@@ -146,7 +146,7 @@ pub struct DropRow {
 /// A rule and what it counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRow {
-    /// Its chain; `raw` before tracking.
+    /// Its chain; `raw` before tracking, `counters` for a named counter.
     pub chain: String,
     /// Its name; `policy` for what the chain does at its end.
     pub rule: String,
@@ -350,6 +350,22 @@ impl Appliance {
                     packets: rule.packets,
                     bytes: rule.bytes,
                     action: rule.action.into(),
+                })
+                .collect()
+        })
+    }
+
+    /// The named counters, by name, as rows of the chain `counters`.
+    pub fn counters(&self) -> Vec<RuleRow> {
+        self.shared.policy.with(|policy| {
+            let counters = policy.counters();
+            counters
+                .map(|counter| RuleRow {
+                    chain: "counters".into(),
+                    rule: counter.name.into(),
+                    packets: counter.packets,
+                    bytes: counter.bytes,
+                    action: "count".into(),
                 })
                 .collect()
         })

@@ -217,11 +217,16 @@ fn exported(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn a_scrape_exports_exactly_the_declared_names() {
-    let bed = Bed::under(2, HELPED);
+    let counted = "ct: new, action: accept, count: web }";
+    let bed = Bed::under(2, &HELPED.replace("ct: new, action: accept }", counted));
     bed.send(1);
     bed.ask(1, 69, READ);
     bed.ask(2, 69, READ);
     bed.answer(1, 5000, 0);
+    let counters = bed.appliance.counters();
+    let shown = |row: &RuleRow| (row.chain.clone(), row.rule.clone(), row.packets);
+    let shown: Vec<_> = counters.iter().map(shown).collect();
+    assert_eq!(shown, [("counters".to_owned(), "web".to_owned(), 3)]);
     let metrics = Metrics::new(bed.appliance.clone()).unwrap();
     let text = metrics.scrape().unwrap();
     assert_eq!(exported(&text), NAMES.iter().copied().collect());
@@ -234,6 +239,7 @@ fn a_scrape_exports_exactly_the_declared_names() {
         "shardwall_port_missed_packets_total{port=\"wan\"} 0",
         "shardwall_policy_hits_packets_total{rule=\"forward/outbound\"} 3",
         "shardwall_policy_hits_packets_total{rule=\"helpers/boot\"} 2",
+        "shardwall_policy_counter_packets_total{counter=\"web\"} 3",
         "shardwall_expectations 1",
         "shardwall_expectations_limit 65536",
         "shardwall_helper_flows_total{helper=\"tftp\"} 2",

@@ -66,6 +66,8 @@ pub struct Compiled {
     pub(super) counters: Vec<Box<[Block]>>,
     /// What the rules had counted under earlier policies.
     pub(super) carried: Mutex<Vec<(u64, u64)>>,
+    /// Ascending by name.
+    pub(super) named: Vec<Named>,
 }
 
 /// What is only read to be shown.
@@ -77,6 +79,15 @@ pub(super) struct Meta {
     pub(super) action: String,
     pub(super) log: Option<Log>,
     pub(super) hash: u64,
+}
+
+/// A named counter: what its rules count under this policy, and what it had before.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) name: String,
+    /// Indices of those that feed it.
+    pub(super) rules: Vec<u32>,
+    pub(super) carried: Mutex<(u64, u64)>,
 }
 
 /// Counters of eight rules. The alignment keeps two workers' counters out of each other's cache
@@ -239,6 +250,11 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         .preds
         .iter()
         .any(|pred| matches!(pred, Pred::Vlan(_)));
+    let named = layout.named.into_iter().map(|(name, rules)| Named {
+        name,
+        rules,
+        carried: Mutex::default(),
+    });
     Compiled {
         generation,
         serial: SERIAL.fetch_add(1, Ordering::Relaxed),
@@ -263,6 +279,7 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         rematches: false,
         reads_vlans,
         asks_of_flows,
+        named: named.collect(),
         rules: layout.rules,
     }
 }
@@ -274,6 +291,7 @@ struct Layout {
     preds: Vec<Pred>,
     tables: Tables,
     rules: Vec<Option<Meta>>,
+    named: BTreeMap<String, Vec<u32>>,
 }
 
 impl Layout {
@@ -291,6 +309,7 @@ impl Layout {
             preds: Vec::new(),
             tables: Tables::default(),
             rules: Vec::new(),
+            named: BTreeMap::new(),
         }
     }
 
@@ -356,11 +375,19 @@ impl Layout {
             extra,
         });
         let log = rule.log.clone();
-        let action = match (&rule.mark, &rule.action) {
-            (None, action) => action.to_string(),
-            (Some(mark), Action::Continue) if rule.log.is_none() => format!("mark {mark}"),
-            (Some(mark), action) => format!("mark {mark}, {action}"),
-        };
+        let mut does = Vec::new();
+        does.extend(rule.mark.map(|mark| format!("mark {mark}")));
+        if let Some(counter) = &rule.counter {
+            does.push(format!("count {counter}"));
+            let at = self.rules.len() as u32;
+            self.named.entry(counter.clone()).or_default().push(at);
+        }
+        match rule.action {
+            Action::Continue if rule.log.is_none() && !does.is_empty() => {}
+            Action::Continue if rule.log.is_none() => does.push("count".to_owned()),
+            _ => does.push(rule.action.to_string()),
+        }
+        let action = does.join(", ");
         self.rules
             .push(Some(Meta::new(chain, &rule.name, &action, log, rule.hash)));
     }

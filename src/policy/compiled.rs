@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::PortId;
 use super::classify::Classifier;
-use super::compile::{Compiled, Extra, Meta, Op, RuleId};
+use super::compile::{Compiled, Extra, Meta, Named, Op, RuleId};
 use super::limit::Limiter;
 use super::model::{Log, Zone};
 use super::names::ETHERTYPE_LLC;
@@ -26,6 +26,17 @@ pub struct RuleInfo<'a> {
     /// What it does.
     pub action: &'a str,
     /// Packets that matched it.
+    pub packets: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+}
+
+/// A named counter and what it has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterInfo<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Packets that the rules with it matched.
     pub packets: u64,
     /// Bytes of these.
     pub bytes: u64,
@@ -164,7 +175,7 @@ impl Compiled {
     }
 
     /// Takes over what unchanged rules (same chain, name and text) had counted, and how empty
-    /// their limits were. Call it once, when every worker has left `old`; what a worker counts
+    /// their limits were, and what named counters had. Call it once, when every worker has left `old`; what a worker counts
     /// there later is lost.
     pub fn carry_from(&self, old: &Compiled) {
         let before = old.carried.lock().clone();
@@ -176,6 +187,12 @@ impl Compiled {
                 Some(((meta.as_ref()?.full_name.as_str(), meta.as_ref()?.hash), at))
             })
             .collect();
+        for counter in &self.named {
+            let past = |past: &Named| past.name.as_str().cmp(&counter.name);
+            if let Ok(at) = old.named.binary_search_by(past) {
+                *counter.carried.lock() = old.fed(&old.named[at]);
+            }
+        }
         let mut carried = self.carried.lock();
         for (at, meta) in self.rules.iter().enumerate() {
             let Some(meta) = meta else { continue };
@@ -189,6 +206,25 @@ impl Compiled {
                 new.carry_from(past);
             }
         }
+    }
+
+    /// The named counters, ascending by name, with what all workers have counted, earlier policies
+    /// with a counter of that name included.
+    pub fn counters(&self) -> impl Iterator<Item = CounterInfo<'_>> {
+        self.named.iter().map(|counter| {
+            let (packets, bytes) = self.fed(counter);
+            CounterInfo {
+                name: &counter.name,
+                packets,
+                bytes,
+            }
+        })
+    }
+
+    fn fed(&self, counter: &Named) -> (u64, u64) {
+        let carried = *counter.carried.lock();
+        let rules = counter.rules.iter();
+        rules.fold(carried, |sum, at| self.total(*at as usize, sum))
     }
 
     /// What the rule has beside its predicates.

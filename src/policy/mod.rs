@@ -23,7 +23,7 @@ mod yaml;
 
 pub use check::{Checked, parse};
 pub use compile::{Compiled, RuleId, compile};
-pub use compiled::RuleInfo;
+pub use compiled::{CounterInfo, RuleInfo};
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity};
 pub use eval::{Decision, Facts, RawVerdict, Steps, Trail, Verdict};
 pub use flow::{Counted, FlowFacts};

@@ -223,6 +223,8 @@ pub struct Rule {
     pub log: Option<Log>,
     /// What becomes of the mark of the packet's flow.
     pub mark: Option<MarkValue>,
+    /// The named counter that it feeds beside its own.
+    pub counter: Option<String>,
     /// Line in the file.
     pub line: u32,
     /// Hash of the rule as it is written, without its comment: a rule whose hash did not change

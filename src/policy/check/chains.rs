@@ -16,10 +16,12 @@ use crate::policy::model::{
 use crate::policy::yaml::{Kind, Node};
 
 /// Keys of a rule that are not matches.
-const RULE_KEYS: [&str; 7] = ["name", "comment", "action", "jump", "goto", "log", "mark"];
+const RULE_KEYS: [&str; 8] = [
+    "name", "comment", "action", "jump", "goto", "log", "mark", "count",
+];
 
 /// Keys that the language has, and this version does not.
-const LATER: [&str; 5] = ["time", "count", "quota", "meta", "queue"];
+const LATER: [&str; 4] = ["time", "quota", "meta", "queue"];
 
 /// Where a rule stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,15 @@ pub(super) struct ReadChain {
     pub(super) chain: Chain,
     pub(super) place: Place,
     pub(super) rules: Vec<RulePlaces>,
+}
+
+/// What a rule matches and does.
+struct Body {
+    matches: Matches,
+    action: Action,
+    log: Option<Log>,
+    mark: Option<MarkValue>,
+    counter: Option<String>,
 }
 
 /// Places of one rule.
@@ -63,6 +74,7 @@ impl Checker<'_> {
             self.name(key.place, "chain", &key.text);
             let section = match key.text.as_str() {
                 "raw" => Some("rules before tracking stand in the section `raw`"),
+                "counters" => Some("named counters are shown under this name"),
                 "helpers" => Some("lines that attach helpers stand in the section `helpers`"),
                 _ => None,
             };
@@ -201,20 +213,27 @@ impl Checker<'_> {
         let comment = fields
             .get("comment")
             .and_then(|node| self.scalar(node, "`comment`"));
-        let (matches, action, log, mark) = match stage {
+        let body = match stage {
             Stage::Helper => {
                 let (matches, action) = self.helper_line(&fields)?;
-                (matches, action, None, None)
+                Body {
+                    matches,
+                    action,
+                    log: None,
+                    mark: None,
+                    counter: None,
+                }
             }
             Stage::Raw | Stage::Chain => self.rule_body(&fields, stage, &mut places)?,
         };
         let rule = Rule {
             name,
             comment: comment.map(str::to_owned),
-            matches,
-            action,
-            log,
-            mark,
+            matches: body.matches,
+            action: body.action,
+            log: body.log,
+            mark: body.mark,
+            counter: body.counter,
             line: self.sink.line(start),
             hash: content_hash(node),
         };
@@ -227,10 +246,14 @@ impl Checker<'_> {
         fields: &Fields<'_>,
         stage: Stage,
         places: &mut RulePlaces,
-    ) -> Option<(Matches, Action, Option<Log>, Option<MarkValue>)> {
+    ) -> Option<Body> {
         let matches = self.matches(fields, None);
         let log = fields.get("log").and_then(|node| self.log(node));
         let mark = fields.get("mark").and_then(|node| self.set_mark(node));
+        let (counts, counter) = match fields.get("count") {
+            Some(node) => self.counter(node)?,
+            None => (false, None),
+        };
         if stage == Stage::Raw {
             for key in OF_FLOWS.into_iter().chain(["ct"]) {
                 if let Some(place) = fields.key(key) {
@@ -247,10 +270,30 @@ impl Checker<'_> {
                     .help("a mark belongs to a flow, and a packet has one only after tracking");
             }
         }
-        let goes_on = log.is_some() || fields.key("mark").is_some();
+        // of raw rules the first that matches decides
+        let marks = fields.key("mark").is_some();
+        let goes_on = log.is_some() || marks || counts && stage == Stage::Chain;
         let action = self.action(fields, stage, places, goes_on)?;
         self.check_reject(fields, &action, &matches);
-        Some((matches, action, log, mark))
+        Some(Body {
+            matches,
+            action,
+            log,
+            mark,
+            counter,
+        })
+    }
+
+    /// Reads `count`: whether it counts, and the name of the counter if it has one.
+    fn counter(&mut self, node: &Node) -> Option<(bool, Option<String>)> {
+        match self.scalar(node, "`count`")? {
+            "true" | "yes" | "on" => Some((true, None)),
+            "false" | "no" | "off" => Some((false, None)),
+            name => {
+                let good = self.name(node.place, "counter", name);
+                good.then(|| (true, Some(name.to_owned())))
+            }
+        }
     }
 
     fn log(&mut self, node: &Node) -> Option<Log> {
@@ -282,7 +325,7 @@ impl Checker<'_> {
     }
 
     /// Reads what a rule does: exactly one of `action`, `jump` and `goto`, or only
-    /// `log` or `mark`.
+    /// `log`, `mark` or `count`.
     fn action(
         &mut self,
         fields: &Fields<'_>,
@@ -305,7 +348,7 @@ impl Checker<'_> {
             [] => {
                 self.sink
                     .error(places.name, "this rule does nothing")
-                    .help("add `action`, `jump`, `goto`, `log` or `mark`");
+                    .help("add `action`, `jump`, `goto`, `log`, `mark` or `count`");
                 return None;
             }
             [_] => {}

@@ -418,6 +418,15 @@ fn bad_questions_about_flows() {
             "8:22 4 status `snat` is not supported in this version",
         ),
         (
+            "{ count: \"my counter\", action: drop }",
+            "8:18 12 `my counter` cannot be the name of a counter",
+        ),
+        ("{ count: false, dscp: 1 }", "8:11 5 this rule does nothing"),
+        (
+            "{ count: [a], action: drop }",
+            "8:18 1 `count` must be a single value, not a list",
+        ),
+        (
             "{ log: { limit: 5/second per source }, action: drop }",
             "8:18 5 the `limit` of a `log` is for all lines of its rule",
         ),

@@ -693,6 +693,58 @@ fn limits_come_last_and_are_shared() {
     assert_eq!((few.name, few.packets, few.bytes), ("few", 7, 420));
 }
 
+#[test]
+fn named_counters_sum_over_rules_workers_and_reloads() {
+    let text = "raw: [{ proto: udp, dport: 9, action: accept, count: both }]
+chains:
+  forward:
+    rules:
+      - { name: seen, proto: udp, dport: 1, count: web }
+      - { name: too, proto: udp, dport: [1, 2], mark: 5, count: web }
+      - { name: just, proto: udp, dport: 2, count: true }
+      - { name: end, proto: udp, dport: 1, action: accept, count: both }
+";
+    let first = policy(text);
+    let shown = |policy: &Compiled| -> Vec<String> {
+        let all = policy.counters();
+        all.map(|one| format!("{} {} {}", one.name, one.packets, one.bytes))
+            .collect()
+    };
+    for (worker, dport) in [(0, 1), (1, 1), (1, 2)] {
+        let packet = udp(1, dport);
+        let decision = first.forward(worker, &facts(&packet));
+        assert_eq!(decision.verdict == Verdict::Accept, dport == 1);
+    }
+    let packet = udp(1, 9);
+    first.raw(0, &facts(&packet));
+    assert_eq!(shown(&first), ["both 3 180", "web 5 300"]);
+    let actions: Vec<_> = first.rules().map(|rule| rule.action.to_owned()).collect();
+    let want = [
+        "count web",
+        "mark 0x5, count web",
+        "count",
+        "count both, accept",
+        "drop",
+    ];
+    assert_eq!(actions[..5], want);
+    // by name, whatever feeds it; an unchanged rule is not counted twice
+    let second = policy(
+        "chains:
+  forward:
+    rules:
+      - { name: seen, proto: udp, dport: 1, count: web }
+      - { name: other, proto: udp, dport: 1, count: fresh, action: accept }
+",
+    );
+    second.carry_from(&first);
+    assert_eq!(shown(&second), ["fresh 0 0", "web 5 300"]);
+    second.forward(1, &facts(&udp(1, 1)));
+    assert_eq!(shown(&second), ["fresh 1 60", "web 6 360"]);
+    let third = policy(text);
+    third.carry_from(&second);
+    assert_eq!(shown(&third), ["both 0 0", "web 6 360"]);
+}
+
 fn prefix(policy: &Compiled, rule: RuleId) -> Option<&str> {
     policy.log(rule)?.prefix.as_deref()
 }

@@ -1,7 +1,8 @@
 //! The tracker's settings: limits, timeouts and the TCP knobs, with Linux's defaults
 //! (`net.netfilter.nf_conntrack_*`, Linux 6.12).
 
-use super::types::{SctpState, TcpState};
+use super::entry::status;
+use super::types::{SctpState, TcpState, proto};
 use crate::base::time::Span;
 
 /// Timeouts of every protocol.
@@ -77,6 +78,27 @@ impl Default for Timeouts {
     }
 }
 
+impl Timeouts {
+    /// How long a flow of `proto` lives that policy gives these timeouts with its first packet.
+    /// That is the first state's, whatever the packet made of the flow, be it picked up in the
+    /// middle (Linux 6.12 `nft_ct_timeout_obj_eval`).
+    pub fn first(&self, proto: u8) -> Span {
+        match proto {
+            proto::TCP => self.tcp[TcpState::SynSent as usize],
+            proto::UDP => self.udp_unreplied,
+            proto::UDPLITE => self.udplite_unreplied,
+            proto::GRE => self.gre_unreplied,
+            proto::SCTP => self.sctp[SctpState::Closed as usize],
+            proto::ICMP => self.icmp,
+            proto::ICMPV6 => self.icmpv6,
+            _ => self.generic,
+        }
+    }
+}
+
+/// Most sets of timeouts beside the default.
+pub const MAX_PROFILES: usize = (status::ALL_TIMEOUTS / status::TIMEOUTS) as usize;
+
 /// Everything about tracking that policy sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -84,8 +106,11 @@ pub struct Config {
     pub max: u32,
     /// Most flows that helpers of the box expect at a time (`nf_conntrack_expect_max`).
     pub expect_max: u32,
-    /// Timeouts.
+    /// Timeouts of flows that policy gives no others.
     pub timeouts: Timeouts,
+    /// Those of the flows whose status has the number of one, from 1 on (nftables: `ct timeout`
+    /// objects). One that is in no use is the default.
+    pub profiles: [Timeouts; MAX_PROFILES],
     /// `nf_conntrack_checksum`: a wrong transport checksum makes a packet INVALID.
     pub checksum: bool,
     /// `nf_conntrack_tcp_loose`: pick up flows mid-stream.
@@ -108,6 +133,7 @@ impl Default for Config {
             max: 262_144,
             expect_max: 65_536,
             timeouts: Timeouts::default(),
+            profiles: std::array::from_fn(|_| Timeouts::default()),
             checksum: true,
             tcp_loose: true,
             tcp_be_liberal: false,
@@ -116,5 +142,15 @@ impl Default for Config {
             accounting: false,
             timestamps: false,
         }
+    }
+}
+
+impl Config {
+    /// The timeouts of a flow with these bits of [`status`].
+    #[inline(always)]
+    pub fn timeouts_of(&self, status: u8) -> &Timeouts {
+        let number = usize::from(status / status::TIMEOUTS);
+        let profile = number.checked_sub(1).and_then(|at| self.profiles.get(at));
+        profile.unwrap_or(&self.timeouts)
     }
 }

@@ -22,6 +22,11 @@ pub mod status {
     pub const HELPED: u8 = 0x08;
     /// A helper expected it.
     pub const EXPECTED: u8 = 0x10;
+    /// Lowest of the three bits that say which of [`Config`](super::super::config::Config)'s
+    /// timeouts the flow goes by; 0 for the default.
+    pub const TIMEOUTS: u8 = 0x20;
+    /// All three.
+    pub const ALL_TIMEOUTS: u8 = 7 * TIMEOUTS;
 }
 
 /// The part of an entry that every packet of the flow touches, next to the key.
@@ -35,7 +40,7 @@ pub struct Core {
     pub deadline: Ticks,
     /// State of a TCP flow; `None` for other protocols.
     pub tcp_state: TcpState,
-    /// Bits of [`status`].
+    /// Bits of [`status`], and the number of the flow's timeouts.
     pub status: u8,
     /// Which policy the flow was judged by last, as a number of its worker's; 0 is none.
     pub judged: u16,

@@ -357,7 +357,9 @@ impl Shard {
                     let segment = tcp::segment(data, parsed, header);
                     tcp::plain_ack(core, &mut rest.last, dir, &segment, config)?
                 }
-                L4::Udp { .. } if parsed.proto == proto::UDP => config.timeouts.udp_replied,
+                L4::Udp { .. } if parsed.proto == proto::UDP => {
+                    config.timeouts_of(core.status).udp_replied
+                }
                 _ => return None,
             };
             if config.accounting {
@@ -483,7 +485,8 @@ impl Shard {
                     tcp::packet(core, &mut rest.last, dir, &segment, now, config)
                 }
                 L4::Sctp { vtag, .. } => {
-                    sctp::packet(core, sctp::chunks(data, parsed), vtag, dir, &config.timeouts)
+                    let timeouts = config.timeouts_of(core.status);
+                    sctp::packet(core, sctp::chunks(data, parsed), vtag, dir, timeouts)
                 }
                 _ => Outcome::Refresh(datagram(core, parsed, rest.created, now, config)),
             };
@@ -607,15 +610,15 @@ impl Shard {
     /// A RST was sent in the flow's name (`reject` with tcp-reset): it is closed. One that was
     /// closed before does not live longer for it (Linux 6.12, nf_ct_tcp_set_closing).
     pub fn close(&mut self, flow: FlowRef, now: Ticks, config: &Config) {
-        let timeout = config.timeouts.tcp[TcpState::Close as usize];
         family!(self, flow.v6, table => {
             let entry = table.entry_mut(flow.entry);
+            let timeouts = config.timeouts_of(entry.core.status);
             if self.before.is_none() && self.report.wants(Kind::Update) {
                 self.before = Some((flow, Before::of(entry)));
             }
             let state = &mut entry.core.tcp_state;
             if std::mem::replace(state, TcpState::Close) != TcpState::Close {
-                table.refresh(flow.entry, now, timeout);
+                table.refresh(flow.entry, now, timeouts.tcp[TcpState::Close as usize]);
             }
         });
     }
@@ -657,13 +660,14 @@ fn unanswered(status: u8) -> CtState {
 /// Every protocol without a handshake.
 #[inline]
 fn datagram(core: &mut Core, parsed: &Parsed, created: Ticks, now: Ticks, config: &Config) -> Span {
+    let timeouts = config.timeouts_of(core.status);
     match parsed.proto {
-        proto::UDP => udp::packet(core, created, now, &config.timeouts),
-        proto::UDPLITE => udp::lite(core, &config.timeouts),
-        proto::GRE => gre::packet(core, &config.timeouts),
-        proto::ICMP => config.timeouts.icmp,
-        proto::ICMPV6 => config.timeouts.icmpv6,
-        _ => config.timeouts.generic,
+        proto::UDP => udp::packet(core, created, now, timeouts),
+        proto::UDPLITE => udp::lite(core, timeouts),
+        proto::GRE => gre::packet(core, timeouts),
+        proto::ICMP => timeouts.icmp,
+        proto::ICMPV6 => timeouts.icmpv6,
+        _ => timeouts.generic,
     }
 }
 

@@ -1,8 +1,10 @@
-//! What policy asks of a flow and does to it: status, mark, addresses, counts. Only for policies that
+//! What policy asks of a flow and does to it: status, mark, addresses, timeouts, counts. Only for policies that
 //! do; the packet path of the others never comes here.
 
 use super::{AnyKey, Core, Flow, FlowRef, Shard, Tuple};
 use crate::base::tally::{Tally, TallyKey};
+use crate::base::time::Ticks;
+use crate::conntrack::config::Config;
 use crate::conntrack::entry::Entry;
 use crate::conntrack::event::{Before, Kind};
 use crate::conntrack::helper::HelperId;
@@ -96,6 +98,23 @@ impl Shard {
                     pending.mark = mark;
                 }
             }
+        }
+    }
+
+    /// Lets the flow that the last packet started go by the timeouts with this number, its first
+    /// packet included. For a flow that is in the table already it is too late, as in Linux.
+    pub fn set_timeouts(&mut self, number: u8, now: Ticks, config: &Config) {
+        if let Some(pending) = &mut self.pending
+            && number != 0
+        {
+            let status = &mut pending.core.status;
+            *status |= number.wrapping_mul(status::TIMEOUTS);
+            let proto = match &pending.key {
+                AnyKey::V4(key) => key.lo_tuple().proto,
+                AnyKey::V6(key) => key.lo_tuple().proto,
+            };
+            let span = config.timeouts_of(*status).first(proto);
+            pending.core.deadline = now.plus(span);
         }
     }
 

@@ -6,6 +6,7 @@ mod events;
 mod expiry;
 mod limits;
 mod tcp;
+mod timeouts;
 
 use super::*;
 use crate::conntrack::record::FlowRecord;

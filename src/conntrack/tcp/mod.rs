@@ -378,7 +378,7 @@ fn outside(
         return Outcome::Invalid;
     }
     let remaining = now.until(core.deadline);
-    let shorter = config.timeouts.tcp_unack;
+    let shorter = config.timeouts_of(core.status).tcp_unack;
     if remaining >= Span::secs(120) && remaining > shorter {
         return Outcome::InvalidShorten(shorter);
     }
@@ -406,7 +406,7 @@ fn count_retransmits(last: &mut LastSegment, dir: Dir, segment: &Segment<'_>, se
 /// data in flight or not is as good as random.
 #[inline(always)]
 fn timeout(core: &Core, last: &LastSegment, state: TcpState, config: &Config) -> Span {
-    let timeouts = &config.timeouts;
+    let timeouts = config.timeouts_of(core.status);
     let own = timeouts.tcp[state as usize];
     let (retrans, unack) = (own.min(timeouts.tcp_retrans), own.min(timeouts.tcp_unack));
     let repeats = last.retransmits >= config.tcp_max_retrans && own > retrans;
@@ -434,7 +434,7 @@ fn advance(
     if old != new && new == TcpState::FinWait {
         core.seen[dir as usize].flags |= seen_flags::CLOSE_INITIATED;
     }
-    let timeouts = &config.timeouts;
+    let timeouts = config.timeouts_of(core.status);
     let repeats = last.retransmits >= config.tcp_max_retrans
         && timeouts.tcp[new as usize] > timeouts.tcp_retrans;
     let mut timeout = match class {

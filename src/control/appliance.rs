@@ -11,7 +11,7 @@ use crate::base::rcu::Rcu;
 use crate::dataplane::clock::unix_time;
 use crate::dataplane::command::Command;
 use crate::dataplane::shared::Shared;
-use crate::policy::{self, Compiled, Policy, PolicyErrors, ReloadMode, restart_needed};
+use crate::policy::{self, Compiled, NoNumber, Policy, PolicyErrors, ReloadMode, restart_needed};
 use crossbeam::channel::Sender;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -128,6 +128,8 @@ pub enum ReloadError {
     Policy(PolicyErrors),
     /// It has other ports than the appliance started with.
     Ports(Vec<String>),
+    /// Flows could not keep their timeouts.
+    Timeouts(NoNumber),
     /// Another reload does not come to its end.
     Busy,
 }
@@ -146,6 +148,7 @@ impl fmt::Display for ReloadError {
                 "policy not reloaded: ports can only change with a restart ({}); {STAYS}",
                 differences.join("; ")
             ),
+            Self::Timeouts(why) => write!(f, "policy not reloaded: {why}; {STAYS}"),
             Self::Busy => write!(f, "policy not reloaded: another reload is still running"),
         }
     }
@@ -308,6 +311,8 @@ impl Appliance {
         let workers = self.shared.workers.len();
         let mode = mode.unwrap_or(checked.model.reload);
         let mut compiled = policy::compile(&checked.model, generation, workers);
+        let followed = self.shared.policy.with(|old| compiled.follow(old));
+        followed.map_err(ReloadError::Timeouts)?;
         if mode == ReloadMode::Rematch {
             compiled = compiled.rematching();
         }

@@ -18,8 +18,8 @@ use crate::conntrack::table::InsertError;
 use crate::conntrack::types::{CtState, Dir, proto};
 use crate::helpers;
 use crate::policy::{
-    Compiled, Counted, Decision, Facts, FlowFacts, PortId, RawVerdict, RejectWith, RuleId, Trail,
-    Verdict,
+    Compiled, Counted, Decision, Facts, FlowFacts, PortId, ProfileId, RawVerdict, RejectWith,
+    RuleId, Trail, Verdict,
 };
 use crate::wire::fragment::join;
 use crate::wire::tcp::flags;
@@ -366,7 +366,8 @@ impl Pipeline {
         let disposition = match (disposition, tracked.flow) {
             (Disposition::Forward(_), Flow::Pending) => {
                 // By value, so that the facts of usual packets can stay in registers.
-                let (flow, disposition) = self.begin(policy, facts, data, disposition);
+                let timeouts = decision.timeouts;
+                let (flow, disposition) = self.begin(policy, facts, timeouts, data, disposition);
                 tracked.flow = flow;
                 disposition
             }
@@ -489,6 +490,7 @@ impl Pipeline {
         &mut self,
         policy: &Compiled,
         facts: Facts<'_>,
+        timeouts: Option<ProfileId>,
         data: &[u8],
         disposition: Disposition,
     ) -> (Flow, Disposition) {
@@ -499,6 +501,11 @@ impl Pipeline {
         }
         self.shard.came_by(facts.iif.0);
         let now = facts.now.ticks();
+        if policy.has_timeouts() {
+            let zone = policy.zone(facts.iif, facts.packet.vlan);
+            let number = policy.timeouts(timeouts, zone);
+            self.shard.set_timeouts(number, now, policy.conntrack());
+        }
         let flow = match self.shard.commit(now) {
             Ok(flow) => flow,
             Err(InsertError::Full) => {

@@ -3,6 +3,7 @@
 mod differences;
 mod helpers;
 mod remembered;
+mod timeouts;
 
 use super::{Counters, Disposition, Outcome, Pipeline, Slot};
 use crate::base::hash::HashKey;
@@ -72,7 +73,8 @@ impl Path {
 
     /// Puts another policy in force, as a reload does.
     fn reload(&mut self, text: &str) {
-        let new = policy(text);
+        let mut new = policy(text);
+        new.follow(&self.policy).unwrap();
         new.carry_from(&self.policy);
         self.policy = new;
     }

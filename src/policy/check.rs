@@ -19,11 +19,13 @@ mod sections;
 mod sets;
 #[cfg(test)]
 pub(super) mod tests;
+mod timeouts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::sets::Set;
+use self::timeouts::Profiles;
 use super::diagnostic::{self, Diagnostic, Place, PolicyErrors, Severity, Sink};
 use super::model::{Policy, Port, ReloadMode};
 use super::names::parse_number;
@@ -87,6 +89,7 @@ pub(super) fn parse_with(
         file_room: files::MAX_BYTES,
         range_room: Some(sets::MAX_RANGES),
         hash: fnv1a(text.as_bytes()),
+        profiles: Profiles::default(),
     };
     let root = yaml::read(text, &mut checker.sink);
     let model = root.and_then(|root| checker.policy(&root));
@@ -127,6 +130,8 @@ struct Checker<'a> {
     connlimits: usize,
     /// Rules with a `limit` by address or zone so far.
     keyed_limits: usize,
+    /// Sets of timeouts.
+    profiles: Profiles,
     files: Files<'a>,
     /// Bytes that files may still have.
     file_room: usize,
@@ -237,12 +242,15 @@ impl Checker<'_> {
             }
         };
         let ports = std::mem::take(&mut self.ports);
+        let Profiles { used, zones, .. } = std::mem::take(&mut self.profiles);
         Some(Policy {
             ports,
             bridges,
             system,
             reload,
             conntrack,
+            profiles: used,
+            zone_timeouts: zones,
             helpers,
             raw,
             chains,

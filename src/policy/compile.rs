@@ -23,6 +23,7 @@ use super::model::{
     Log, MarkMatch, MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
 };
 use super::ranges::{AddrSet, U16Set};
+use super::timeouts::{Choice, ProfileId};
 use super::{MAX_PORTS, PortId};
 use crate::base::counter::Traffic;
 use crate::conntrack::config::Config;
@@ -40,6 +41,7 @@ pub struct Compiled {
     /// Another one for every policy of this process.
     pub(super) serial: u64,
     pub(super) conntrack: Config,
+    pub(super) timeouts: Choice,
     pub(super) port_names: Vec<String>,
     pub(super) peers: [Option<PortId>; MAX_PORTS],
     /// Shared by both ports of a bridge.
@@ -123,6 +125,7 @@ pub(super) struct Extra {
     pub(super) limit: Option<Limiter>,
     pub(super) connlimit: Option<Scope>,
     pub(super) mark: Option<MarkValue>,
+    pub(super) timeouts: Option<ProfileId>,
 }
 
 /// What an operation does.
@@ -200,6 +203,7 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Lays out `policy` for `workers` workers.
 pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
+    let timeouts = Choice::new(policy);
     let mut layout = Layout::new(policy);
     for chain in &policy.chains {
         for rule in &chain.rules {
@@ -258,7 +262,8 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
     Compiled {
         generation,
         serial: SERIAL.fetch_add(1, Ordering::Relaxed),
-        conntrack: policy.conntrack.clone(),
+        conntrack: timeouts.config(&policy.conntrack),
+        timeouts,
         port_names: policy.ports.iter().map(|port| port.name.clone()).collect(),
         peers,
         ethertypes,
@@ -287,6 +292,8 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
 /// A [`Compiled`] in the making.
 struct Layout {
     starts: BTreeMap<String, u32>,
+    /// How sets of timeouts are shown.
+    profiles: Vec<String>,
     ops: Vec<Op>,
     preds: Vec<Pred>,
     tables: Tables,
@@ -305,6 +312,7 @@ impl Layout {
         });
         Self {
             starts: starts.collect(),
+            profiles: policy.profiles.iter().map(|one| one.text.clone()).collect(),
             ops: Vec::new(),
             preds: Vec::new(),
             tables: Tables::default(),
@@ -377,6 +385,8 @@ impl Layout {
         let log = rule.log.clone();
         let mut does = Vec::new();
         does.extend(rule.mark.map(|mark| format!("mark {mark}")));
+        let timeouts = rule.timeouts;
+        does.extend(timeouts.map(|id| format!("timeout {}", self.timeouts_name(id))));
         if let Some(counter) = &rule.counter {
             does.push(format!("count {counter}"));
             let at = self.rules.len() as u32;
@@ -392,6 +402,12 @@ impl Layout {
             .push(Some(Meta::new(chain, &rule.name, &action, log, rule.hash)));
     }
 
+    fn timeouts_name(&self, id: ProfileId) -> &str {
+        let at = usize::from(id.0).checked_sub(1);
+        let name = at.and_then(|at| self.profiles.get(at));
+        name.map_or("default", String::as_str)
+    }
+
     fn extra(&mut self, chain: &str, rule: &Rule) -> u32 {
         let extra = Extra {
             limit: rule.matches.limit.as_ref().map(Limiter::new),
@@ -401,12 +417,14 @@ impl Layout {
                 Scope { id, limit }
             }),
             mark: rule.mark,
+            timeouts: rule.timeouts,
         };
         match extra {
             Extra {
                 limit: None,
                 connlimit: None,
                 mark: None,
+                timeouts: None,
             } => NO_EXTRA,
             extra => index(&mut self.tables.extras, extra),
         }

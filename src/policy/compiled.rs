@@ -11,6 +11,7 @@ use super::compile::{Compiled, Extra, Meta, Named, Op, RuleId};
 use super::limit::Limiter;
 use super::model::{Log, Zone};
 use super::names::ETHERTYPE_LLC;
+use super::timeouts::{NoNumber, ProfileId};
 use crate::conntrack::config::Config;
 use crate::wire::NO_VLAN;
 
@@ -172,6 +173,30 @@ impl Compiled {
                     bytes,
                 })
             })
+    }
+
+    /// Lets flows that go by timeouts of `old` go by the sets of the same name, or the same content,
+    /// here. Call it before this policy is published.
+    ///
+    /// # Errors
+    /// If that leaves too few numbers for new sets.
+    pub fn follow(&mut self, old: &Compiled) -> Result<(), NoNumber> {
+        self.timeouts.follow(&old.timeouts)?;
+        self.conntrack = self.timeouts.config(&self.conntrack);
+        Ok(())
+    }
+
+    /// Whether any flows go by other timeouts than the default: only then need
+    /// [`Compiled::timeouts`] be asked.
+    #[inline]
+    pub fn has_timeouts(&self) -> bool {
+        self.timeouts.is_any()
+    }
+
+    /// The number in [`Config`] of the timeouts for a flow that begins in `zone`, to which rules
+    /// gave `given`.
+    pub fn timeouts(&self, given: Option<ProfileId>, zone: u16) -> u8 {
+        self.timeouts.number(given, zone)
     }
 
     /// Takes over what unchanged rules (same chain, name and text) had counted, and how empty

@@ -10,6 +10,7 @@ use super::compile::{Act, Compiled, NO_EXTRA, Op, Pred, RuleId};
 use super::flow::FlowFacts;
 use super::model::{Family, FlagsMatch, IcmpMatch, MAX_JUMPS, RejectWith};
 use super::ranges::AddrSet;
+use super::timeouts::ProfileId;
 use crate::base::time::Now;
 use crate::conntrack::helper::{HelperId, Permissions};
 use crate::conntrack::types::{CtState, Dir, proto};
@@ -64,6 +65,8 @@ pub struct Decision {
     pub rule: RuleId,
     /// The last rule on the way that wants the packet logged.
     pub log: Option<RuleId>,
+    /// What the last rule on the way that says so gives a flow to go by, if the packet starts one.
+    pub timeouts: Option<ProfileId>,
 }
 
 /// The way of a packet through the chains, as far as its flow's next packet could be spared it.
@@ -110,6 +113,7 @@ struct Walk {
     depth: usize,
     stack: [u32; MAX_JUMPS],
     log: Option<RuleId>,
+    timeouts: Option<ProfileId>,
 }
 
 impl Walk {
@@ -118,6 +122,7 @@ impl Walk {
             verdict,
             rule: RuleId(rule),
             log: self.log,
+            timeouts: self.timeouts,
         }
     }
 }
@@ -198,6 +203,7 @@ impl Compiled {
             depth: 0,
             stack: [0; MAX_JUMPS],
             log: None,
+            timeouts: None,
         };
         let mut misses = 0;
         while let Some(op) = self.ops.get(walk.at as usize) {
@@ -267,7 +273,7 @@ impl Compiled {
             walk.log = Some(RuleId(at));
         }
         if op.extra != NO_EXTRA {
-            self.mark(op, facts);
+            walk.timeouts = self.mark(op, facts).or(walk.timeouts);
         }
         match op.act {
             Act::Accept => return Some(walk.decide(Verdict::Accept, at)),
@@ -351,12 +357,14 @@ impl Compiled {
             .is_none_or(|scope| facts.flow.is_some_and(|flow| scope.holds(flow)))
     }
 
+    /// Marks the flow, if the rule says so, and returns its timeouts.
     #[cold]
-    fn mark(&self, op: &Op, facts: &Facts<'_>) {
-        let mark = self.extra(op).and_then(|extra| extra.mark);
-        if let (Some(mark), Some(flow)) = (mark, facts.flow) {
+    fn mark(&self, op: &Op, facts: &Facts<'_>) -> Option<ProfileId> {
+        let extra = self.extra(op)?;
+        if let (Some(mark), Some(flow)) = (extra.mark, facts.flow) {
             flow.set_mark(mark);
         }
+        extra.timeouts
     }
 
     /// Whether one match holds.

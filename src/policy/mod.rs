@@ -19,6 +19,7 @@ mod prospect;
 pub(crate) mod random;
 mod ranges;
 mod restart;
+mod timeouts;
 mod yaml;
 
 pub use check::{Checked, parse};
@@ -39,6 +40,7 @@ pub use names::protocol_name;
 pub use prospect::{Fate, Prospect};
 pub use ranges::{AddrSet, BadRange, IpRange, U16Set};
 pub use restart::restart_needed;
+pub use timeouts::{NoNumber, Profile, ProfileId};
 
 /// A port of the policy, by its place in `ports:`; index into every per-port array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PortId;
 use super::ranges::{AddrSet, U16Set};
+use super::timeouts::{Profile, ProfileId};
 use crate::conntrack::config::Config;
 use crate::conntrack::helper::{HelperId, Permissions};
 use crate::conntrack::types::Dir;
@@ -32,6 +33,11 @@ pub struct Policy {
     pub reload: ReloadMode,
     /// Connection tracking.
     pub conntrack: Config,
+    /// Sets of timeouts beside the default that rules and zones ask for, at most
+    /// [`MAX_PROFILES`](crate::conntrack::config::MAX_PROFILES).
+    pub profiles: Vec<Profile>,
+    /// Zones whose flows go by one of them.
+    pub zone_timeouts: Vec<(u16, ProfileId)>,
     /// Lines that attach a helper to a flow that begins; each is an [`Action::Helper`].
     pub helpers: Vec<Rule>,
     /// Rules before tracking.
@@ -225,6 +231,8 @@ pub struct Rule {
     pub mark: Option<MarkValue>,
     /// The named counter that it feeds beside its own.
     pub counter: Option<String>,
+    /// Which timeouts the flow goes by that the packet starts.
+    pub timeouts: Option<ProfileId>,
     /// Line in the file.
     pub line: u32,
     /// Hash of the rule as it is written, without its comment: a rule whose hash did not change

@@ -92,6 +92,50 @@ const REJECTS: [Rule; 4] = [
     },
 ];
 
+/// Timeouts of their own for flows that begin: matches and sets, in our words and in nft's. A set of
+/// the kernel's is for one protocol, and what it does not name is as the default when it is made.
+/// In either the last that matches decides.
+const TIMEOUTS: [(&str, &str, &str, &str); 6] = [
+    (
+        "proto: tcp, dport: 81",
+        "tcp: { syn_sent: 71, established: 1h, time_wait: 9, unack: 200 }",
+        "tcp dport 81",
+        "protocol tcp; policy = { syn_sent: 71, established: 3600, time_wait: 9, unack: 200 };",
+    ),
+    (
+        "proto: tcp, dport: 82",
+        "tcp: { syn_sent: 72, syn_recv: 21, fin_wait: 22, close_wait: 23, last_ack: 24, close: 25, retrans: 26 }",
+        "tcp dport 82",
+        "protocol tcp; policy = { syn_sent: 72, syn_recv: 21, fin_wait: 22, close_wait: 23, last_ack: 24, close: 25, retrans: 26 };",
+    ),
+    // Some of those before again.
+    (
+        "proto: tcp, dport: 81-82, sport: 20000-40000",
+        "tcp: { established: 777 }",
+        "tcp dport 81-82 tcp sport 20000-40000",
+        "protocol tcp; policy = { established: 777 };",
+    ),
+    // A later packet of a flow that has the default, which changes nothing.
+    (
+        "ct: established, proto: tcp, dport: 80",
+        "tcp: { established: 66 }",
+        "ct state established tcp dport 80",
+        "protocol tcp; policy = { established: 66 };",
+    ),
+    (
+        "proto: udp, dport: 81",
+        "udp: { unreplied: 41, replied: 42 }",
+        "udp dport 81",
+        "protocol udp; policy = { unreplied: 41, replied: 42 };",
+    ),
+    (
+        "proto: udp, dport: 82",
+        "udp: { replied: 43 }",
+        "udp dport 82",
+        "protocol udp; policy = { replied: 43 };",
+    ),
+];
+
 /// What a default-drop policy lets pass: everything that this machine's own side starts.
 const STRICT: [Rule; 4] = [
     accept("ct: established", "ct state established"),
@@ -142,6 +186,8 @@ pub(crate) struct Group {
     pub(crate) name: &'static str,
     settings: Settings,
     notrack: bool,
+    /// Whether [`TIMEOUTS`] are given.
+    timeouts: bool,
     rules: &'static [Rule],
     /// Whether what no rule accepts is dropped.
     strict: bool,
@@ -167,6 +213,7 @@ impl Group {
             name,
             settings,
             notrack: false,
+            timeouts: false,
             rules: &[],
             strict: false,
             ports: &[80],
@@ -196,6 +243,11 @@ impl Group {
                 notrack: true,
                 ports: &[80, 81, 82],
                 ..plain("notrack", Settings::default())
+            },
+            Self {
+                timeouts: true,
+                ports: &[80, 81, 82],
+                ..plain("timeouts", Settings::default())
             },
             Self {
                 rules: &DROPS,
@@ -232,7 +284,7 @@ impl Group {
 
     /// Whether any rule looks at packets.
     pub(crate) fn has_rules(&self) -> bool {
-        self.notrack || !self.rules.is_empty()
+        self.notrack || self.timeouts || !self.rules.is_empty()
     }
 
     /// Whether any rule answers.
@@ -259,6 +311,16 @@ impl Group {
                 "    ct helper {name}-{proto}-{port} {{ type \"{name}\" protocol {proto}; }}"
             );
         }
+        let timeouts = || (0..).zip(TIMEOUTS).filter(|_| self.timeouts);
+        for (at, (.., set)) in timeouts() {
+            // An object is for one version of IP.
+            for version in ["ip", "ip6"] {
+                let _ = writeln!(
+                    text,
+                    "    ct timeout {version}-{at} {{ l3proto {version}; {set} }}"
+                );
+            }
+        }
         text += "    chain raw {
         type filter hook prerouting priority raw;
         ip daddr 198.18.0.1 log group 5 prefix \"fence\" drop
@@ -276,6 +338,14 @@ impl Group {
                 text,
                 "        {proto} dport {port} ct helper set \"{name}-{proto}-{port}\""
             );
+        }
+        for (at, (_, _, kernel, _)) in timeouts() {
+            for (version, nfproto) in [("ip", "ipv4"), ("ip6", "ipv6")] {
+                let _ = writeln!(
+                    text,
+                    "        meta nfproto {nfproto} {kernel} ct timeout set \"{version}-{at}\""
+                );
+            }
         }
         text += "        ct state untracked log group 5 prefix \"s untracked -\" accept
         ct state invalid log group 5 prefix \"s invalid -\" accept
@@ -358,8 +428,11 @@ bridge: [[lan, wan]]
         }
         let end = if self.strict { "drop" } else { "accept" };
         let _ = write!(text, "chains:\n  forward:\n    policy: {end}\n");
-        if !self.rules.is_empty() {
+        if !self.rules.is_empty() || self.timeouts {
             text += "    rules:\n";
+        }
+        for (ours, set, ..) in TIMEOUTS.iter().filter(|_| self.timeouts) {
+            let _ = writeln!(text, "      - {{ {ours}, timeout: {{ {set} }} }}");
         }
         for rule in self.rules {
             let action = match rule.action {

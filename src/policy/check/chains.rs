@@ -16,8 +16,8 @@ use crate::policy::model::{
 use crate::policy::yaml::{Kind, Node};
 
 /// Keys of a rule that are not matches.
-const RULE_KEYS: [&str; 8] = [
-    "name", "comment", "action", "jump", "goto", "log", "mark", "count",
+const RULE_KEYS: [&str; 9] = [
+    "name", "comment", "action", "jump", "goto", "log", "mark", "count", "timeout",
 ];
 
 /// Keys that the language has, and this version does not.
@@ -213,6 +213,10 @@ impl Checker<'_> {
         let comment = fields
             .get("comment")
             .and_then(|node| self.scalar(node, "`comment`"));
+        let timeouts = fields
+            .get("timeout")
+            .filter(|_| stage == Stage::Chain)
+            .and_then(|node| self.timeout_of(node));
         let body = match stage {
             Stage::Helper => {
                 let (matches, action) = self.helper_line(&fields)?;
@@ -234,6 +238,7 @@ impl Checker<'_> {
             log: body.log,
             mark: body.mark,
             counter: body.counter,
+            timeouts,
             line: self.sink.line(start),
             hash: content_hash(node),
         };
@@ -269,10 +274,16 @@ impl Checker<'_> {
                     .error(place, "`mark` is not possible in `raw`")
                     .help("a mark belongs to a flow, and a packet has one only after tracking");
             }
+            if let Some(place) = fields.key("timeout") {
+                self.sink
+                    .error(place, "`timeout` is not possible in `raw`")
+                    .help("a timeout belongs to a flow, and a packet has one only after tracking");
+            }
         }
         // of raw rules the first that matches decides
-        let marks = fields.key("mark").is_some();
-        let goes_on = log.is_some() || marks || counts && stage == Stage::Chain;
+        let sets = |key| fields.key(key).is_some();
+        let changes = sets("mark") || sets("timeout");
+        let goes_on = log.is_some() || changes || counts && stage == Stage::Chain;
         let action = self.action(fields, stage, places, goes_on)?;
         self.check_reject(fields, &action, &matches);
         Some(Body {
@@ -325,7 +336,7 @@ impl Checker<'_> {
     }
 
     /// Reads what a rule does: exactly one of `action`, `jump` and `goto`, or only
-    /// `log`, `mark` or `count`.
+    /// `log`, `mark`, `count` or `timeout`.
     fn action(
         &mut self,
         fields: &Fields<'_>,
@@ -348,7 +359,7 @@ impl Checker<'_> {
             [] => {
                 self.sink
                     .error(places.name, "this rule does nothing")
-                    .help("add `action`, `jump`, `goto`, `log`, `mark` or `count`");
+                    .help("add `action`, `jump`, `goto`, `log`, `mark`, `count` or `timeout`");
                 return None;
             }
             [_] => {}

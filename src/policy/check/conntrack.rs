@@ -41,12 +41,14 @@ impl Checker<'_> {
             "max",
             "expect_max",
             "timeouts",
+            "profiles",
+            "zones",
             "tcp",
             "checksum",
             "accounting",
             "timestamps",
         ];
-        let Some(fields) = self.fields(node, "`conntrack`", keys, &["timeouts", "tcp"]) else {
+        let Some(fields) = self.fields(node, "`conntrack`", keys, &keys[2..6]) else {
             return config;
         };
         if let Some(max) = fields
@@ -62,7 +64,13 @@ impl Checker<'_> {
             config.expect_max = max as u32;
         }
         if let Some(node) = fields.get("timeouts") {
-            self.timeouts(node, &mut config.timeouts);
+            self.timeouts(node, &mut config.timeouts, true);
+        }
+        if let Some(node) = fields.get("profiles") {
+            self.read_profiles(node);
+        }
+        if let Some(node) = fields.get("zones") {
+            self.zones(node);
         }
         self.switch(&fields, "checksum", &mut config.checksum);
         self.switch(&fields, "accounting", &mut config.accounting);
@@ -90,7 +98,9 @@ impl Checker<'_> {
         }
     }
 
-    fn timeouts(&mut self, node: &Node, timeouts: &mut Timeouts) {
+    /// Reads what a set of timeouts says; `lite` if its UDP-Lite goes by its UDP unless it says
+    /// otherwise.
+    pub(super) fn timeouts(&mut self, node: &Node, timeouts: &mut Timeouts, lite: bool) {
         let keys = &[
             "tcp", "udp", "udplite", "icmp", "icmpv6", "gre", "sctp", "generic",
         ];
@@ -115,8 +125,10 @@ impl Checker<'_> {
             &mut timeouts.udp_replied,
         );
         // Linux has no sysctls for UDP-Lite: it goes by those of UDP.
-        timeouts.udplite_unreplied = timeouts.udp_unreplied;
-        timeouts.udplite_replied = timeouts.udp_replied;
+        if lite {
+            timeouts.udplite_unreplied = timeouts.udp_unreplied;
+            timeouts.udplite_replied = timeouts.udp_replied;
+        }
         let (unreplied, replied) = (
             &mut timeouts.udplite_unreplied,
             &mut timeouts.udplite_replied,
@@ -163,9 +175,16 @@ impl Checker<'_> {
         let Some(text) = self.scalar(node, &format!("`{key}`")) else {
             return;
         };
+        if let Some(span) = self.span(node, text) {
+            *timeout = span;
+        }
+    }
+
+    /// Reads the length of a timeout.
+    pub(super) fn span(&mut self, node: &Node, text: &str) -> Option<Span> {
         match seconds(text) {
             Some(secs @ 1..) if secs <= u64::from(Span::MAX.as_secs()) => {
-                *timeout = Span::secs(secs as u32);
+                return Some(Span::secs(secs as u32));
             }
             Some(_) => {
                 self.sink
@@ -177,11 +196,12 @@ impl Checker<'_> {
                     .help("write 30, 30s, 10m, 2h, 5d or 1h30m");
             }
         }
+        None
     }
 }
 
 /// Reads `30`, `10m` or `1h30m` as seconds.
-fn seconds(text: &str) -> Option<u64> {
+pub(super) fn seconds(text: &str) -> Option<u64> {
     if let Some(plain) = parse_number(text) {
         return Some(plain);
     }

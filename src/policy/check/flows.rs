@@ -203,6 +203,13 @@ impl Checker<'_> {
 
     /// Warns about rules that ask of a flow what only packets without one can give.
     pub(super) fn flows_are_there(&mut self, fields: &Fields<'_>, m: &Matches) {
+        let starts = CtState::New.bit() | CtState::Related.bit();
+        if let Some(place) = fields.key("timeout")
+            && m.ct.is_some_and(|states| states & starts == 0)
+        {
+            let message = "`timeout` does nothing here: such a packet starts no flow";
+            self.sink.warn(place, message);
+        }
         let without = CtState::Invalid.bit() | CtState::Untracked.bit();
         if m.ct.is_none_or(|states| states & !without != 0) {
             return;

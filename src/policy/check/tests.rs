@@ -2,6 +2,7 @@
 
 mod helpers;
 mod sets;
+mod timeouts;
 
 use std::path::Path;
 

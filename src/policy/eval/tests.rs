@@ -925,6 +925,37 @@ fn marks_are_set_on_the_way() {
 }
 
 #[test]
+fn rules_say_what_timeouts_they_give() {
+    let policy = policy(
+        "conntrack: { profiles: { bulk: { icmp: 1h } } }
+chains:
+  forward:
+    rules:
+      - { timeout: bulk }
+      - { timeout: 1h30m, mark: 1, jump: more }
+      - { timeout: { icmp: 5 }, log: true }
+      - { timeout: default, action: accept }
+  more: { rules: [{ log: true }] }
+",
+    );
+    let actions: Vec<_> = policy.rules().map(|rule| rule.action.to_owned()).collect();
+    assert_eq!(
+        actions,
+        [
+            "timeout bulk",
+            "mark 0x1, timeout 1h30m, jump more",
+            "timeout of its own, log",
+            "timeout default, accept",
+            "drop",
+            "log",
+        ]
+    );
+    let decision = policy.forward(0, &facts(&icmp(8, 0)));
+    assert_eq!(decision.timeouts, Some(crate::policy::ProfileId(0)));
+    assert!(size_of::<Decision>() <= 16);
+}
+
+#[test]
 fn connlimits_count_what_came_to_them() {
     let policy = policy(
         "chains:

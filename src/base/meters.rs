@@ -108,11 +108,7 @@ impl Meters {
     /// Takes a token of the key that `words` make, if it has one and there is room to remember that.
     #[inline]
     pub fn take(&self, words: [u64; 5], now: Now) -> bool {
-        let hash = self.secret.hash5(words);
-        let key = (hash >> TIME_BITS).max(1) << TIME_BITS;
-        let part = hash & ((1 << BUCKET_BITS) - 1);
-        let bucket = (part * self.buckets.len() as u64) >> BUCKET_BITS;
-        let slots = &self.buckets[bucket as usize].0;
+        let (key, slots) = self.place(words);
         let now = self.units(now.nanos());
         loop {
             let (mut own, mut free, mut taken) = (None, None, 0);
@@ -161,6 +157,30 @@ impl Meters {
             }
             return false;
         }
+    }
+
+    /// Whether there is one packet's worth for `words`; takes nothing.
+    pub fn has_one(&self, words: [u64; 5], now: Now) -> bool {
+        let (key, slots) = self.place(words);
+        let now = self.units(now.nanos());
+        let (mut room, mut taken) = (false, 0);
+        for word in slots.iter().map(|slot| slot.load(Acquire)) {
+            let ahead = self.ahead(word, now);
+            let own = word & !TIME == key;
+            taken += if own { ahead } else { 0 };
+            room |= own || ahead == 0;
+        }
+        room && taken <= self.tolerance
+    }
+
+    /// The key of `words`, in its place of a slot, and the slots that it may have.
+    #[inline]
+    fn place(&self, words: [u64; 5]) -> (u64, &[AtomicU64; SLOTS]) {
+        let hash = self.secret.hash5(words);
+        let key = (hash >> TIME_BITS).max(1) << TIME_BITS;
+        let part = hash & ((1 << BUCKET_BITS) - 1);
+        let bucket = (part * self.buckets.len() as u64) >> BUCKET_BITS;
+        (key, &self.buckets[bucket as usize].0)
     }
 
     /// Takes over what was taken from `old`, which nobody uses any longer, of the same limit under
@@ -232,7 +252,13 @@ mod tests {
 
     fn taken(meters: &Meters, key: u64, at: u64, tries: usize) -> usize {
         (0..tries)
-            .filter(|_| meters.take([key, 0, 0, 0, 0], Now::from_nanos(START + at)))
+            .filter(|_| {
+                let (words, now) = ([key, 0, 0, 0, 0], Now::from_nanos(START + at));
+                let foreseen = meters.has_one(words, now);
+                let took = meters.take(words, now);
+                assert_eq!(foreseen, took);
+                took
+            })
             .count()
     }
 

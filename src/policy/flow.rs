@@ -118,6 +118,14 @@ impl Scope {
         within != self.limit.over
     }
 
+    /// How many flows there would be, and whether the match would hold; adds nothing.
+    pub(super) fn foresee(&self, flow: &FlowFacts<'_>) -> (u32, bool) {
+        let key = self.key(flow);
+        let counted = flow.view.confirmed || flow.keys().any(|known| known == key);
+        let count = flow.view.tally.count(key) + u32::from(!counted);
+        (count, (count <= self.limit.count) != self.limit.over)
+    }
+
     fn key(&self, flow: &FlowFacts<'_>) -> TallyKey {
         let FlowView {
             original,

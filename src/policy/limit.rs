@@ -56,6 +56,18 @@ impl Limiter {
         }
     }
 
+    /// Whether there is one packet's worth; takes nothing.
+    pub(super) fn has_one(&self, addrs: Addrs, zone: u16, now: Now) -> bool {
+        match self {
+            Limiter::Rule(bucket) => bucket.has_one(now),
+            Limiter::Keyed(per, meters) => {
+                let [about, high, low] = together(*per, addrs, zone);
+                let meters = meters.as_ref();
+                meters.is_some_and(|meters| meters.has_one([about, high, low, 0, 0], now))
+            }
+        }
+    }
+
     /// Takes over how empty the buckets of the same rule were in the policy before.
     pub(super) fn carry_from(&self, old: &Limiter) {
         match (self, old) {
@@ -125,6 +137,12 @@ impl Bucket {
         self.arrival.load(Relaxed) <= now.nanos()
     }
 
+    /// Whether there is one packet's worth; takes nothing.
+    pub(super) fn has_one(&self, now: Now) -> bool {
+        let ahead = self.arrival.load(Relaxed).saturating_sub(now.nanos());
+        ahead <= self.tolerance
+    }
+
     /// Takes over how empty the bucket of the same rule was in the policy before.
     pub(super) fn carry_from(&self, old: &Bucket) {
         self.arrival.fetch_max(old.arrival.load(Relaxed), Relaxed);
@@ -157,6 +175,8 @@ mod tests {
         let bucket = bucket(5, 1, 10);
         assert_eq!(taken(&bucket, 1_000_000, 50), 10);
         assert_eq!(taken(&bucket, 1_000_199, 50), 0);
+        assert!(!bucket.has_one(Now::from_nanos(1_000_199 * MS)));
+        assert!(bucket.has_one(Now::from_nanos(1_000_200 * MS)));
         assert_eq!(taken(&bucket, 1_000_200, 50), 1);
         assert_eq!(taken(&bucket, 1_001_200, 50), 5);
         // idle for long: full again, and no fuller

@@ -18,12 +18,8 @@ type Lines = Box<dyn Layer<Registry> + Send + Sync>;
 pub fn init(to: &LogTo) -> Option<Arc<LogFile>> {
     let (lines, file, trouble) = match to {
         LogTo::Stderr => (stderr(), None, None),
-        LogTo::Journal => match tracing_journald::layer() {
-            Ok(journal) => (
-                journal.with_field_prefix(Some("SHARDWALL".into())).boxed(),
-                None,
-                None,
-            ),
+        LogTo::Journal => match journal() {
+            Ok(journal) => (journal, None, None),
             Err(error) => (stderr(), None, Some(format!("no journal here: {error}"))),
         },
         LogTo::File(path) => match LogFile::open(path) {
@@ -61,6 +57,12 @@ fn stderr() -> Lines {
     }
 }
 
+/// The fields of an event as the journal's, named like `SHARDWALL_RULE`.
+fn journal() -> io::Result<Lines> {
+    let journal = tracing_journald::layer()?;
+    Ok(journal.with_field_prefix(Some("SHARDWALL".into())).boxed())
+}
+
 /// An object a line, the fields of the event beside time and level.
 fn json(file: Arc<LogFile>) -> Lines {
     tracing_subscriber::fmt::layer()
@@ -75,6 +77,40 @@ fn json(file: Arc<LogFile>) -> Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In a mount namespace with a tmpfs on `/run`, where no journal is disturbed.
+    #[test]
+    #[ignore = "takes the journal's place at /run/systemd/journal/socket"]
+    fn the_journal_gets_fields() {
+        let socket = Path::new("/run/systemd/journal/socket");
+        assert!(!socket.exists(), "there is a journal here");
+        assert!(journal().is_err());
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let place = std::os::unix::net::UnixDatagram::bind(socket).unwrap();
+        let subscriber = tracing_subscriber::registry().with(journal().unwrap());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: "shardwall::rule", rule = "forward/ssh", sport = 7, "seen");
+        });
+        let mut datagram = [0; 4096];
+        let text = loop {
+            let len = place.recv(&mut datagram).unwrap();
+            let text = String::from_utf8_lossy(&datagram[..len]).into_owned();
+            // the first is empty, to see whether anybody listens
+            if !text.is_empty() {
+                break text;
+            }
+        };
+        for field in [
+            "SHARDWALL_RULE",
+            "forward/ssh",
+            "SHARDWALL_SPORT",
+            "MESSAGE",
+            "seen",
+        ] {
+            assert!(text.contains(field), "{field}: {text}");
+        }
+        std::fs::remove_file(socket).unwrap();
+    }
 
     #[test]
     fn a_file_gets_an_object_a_line() {

@@ -34,21 +34,29 @@ pub fn answer(with: RejectWith, data: &[u8], parsed: &Parsed, out: &mut [u8]) ->
         return Some(build::emit(out, &link, &addrs, TTL, &segment, &[]));
     }
     let v6 = parsed.l3 == L3::Ipv6;
-    let (ty, code) = match (with, v6) {
-        (RejectWith::NetUnreachable, false) => (3, 0),
-        (RejectWith::HostUnreachable, false) => (3, 1),
-        (RejectWith::AdminProhibited, false) => (3, 13),
-        (_, false) => (3, 3),
-        (RejectWith::NetUnreachable, true) => (1, 0),
-        (RejectWith::AdminProhibited, true) => (1, 1),
-        (RejectWith::HostUnreachable, true) => (1, 3),
-        (_, true) => (1, 4),
-    };
+    let (v4, code6) = codes(with);
+    let (ty, code) = if v6 { (1, code6) } else { (3, v4) };
     let datagram = data.get(usize::from(parsed.l3_offset)..data.len().min(parsed.end as usize))?;
     let most = if v6 { QUOTE_V6 } else { QUOTE_V4 };
     let quote = &datagram[..datagram.len().min(most)];
     let segment = Segment::Icmp { ty, code, rest: 0 };
     Some(build::emit(out, &link, &addrs, TTL, &segment, quote))
+}
+
+/// The code of "destination unreachable" in ICMP (RFC 792, RFC 1122 3.2.2.1, RFC 1812 5.2.7.1) and in
+/// ICMPv6 (RFC 4443 3.1); where one of them has none, the nearest.
+const fn codes(with: RejectWith) -> (u8, u8) {
+    match with {
+        RejectWith::NetUnreachable => (0, 0),
+        RejectWith::HostUnreachable => (1, 3),
+        RejectWith::ProtoUnreachable => (2, 4),
+        RejectWith::IcmpPortUnreachable | RejectWith::TcpReset => (3, 4),
+        RejectWith::NetProhibited => (9, 1),
+        RejectWith::HostProhibited => (10, 1),
+        RejectWith::AdminProhibited => (13, 1),
+        RejectWith::PolicyFail => (13, 5),
+        RejectWith::RejectRoute => (0, 6),
+    }
 }
 
 /// The RST that answers a TCP segment: it takes the acknowledgement for its own number, or
@@ -165,6 +173,11 @@ mod tests {
             (RejectWith::AdminProhibited, (3, 13), (1, 1)),
             (RejectWith::HostUnreachable, (3, 1), (1, 3)),
             (RejectWith::NetUnreachable, (3, 0), (1, 0)),
+            (RejectWith::ProtoUnreachable, (3, 2), (1, 4)),
+            (RejectWith::NetProhibited, (3, 9), (1, 1)),
+            (RejectWith::HostProhibited, (3, 10), (1, 1)),
+            (RejectWith::PolicyFail, (3, 13), (1, 5)),
+            (RejectWith::RejectRoute, (3, 0), (1, 6)),
         ];
         for (with, v4, v6) in codes {
             for (addrs, want) in [(V4, v4), (V6, v6)] {

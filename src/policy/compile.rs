@@ -299,6 +299,8 @@ struct Layout {
     tables: Tables,
     rules: Vec<Option<Meta>>,
     named: BTreeMap<String, Vec<u32>>,
+    /// Where in `tables` the sets are.
+    shared: BTreeMap<*const AddrSet, u32>,
 }
 
 impl Layout {
@@ -318,6 +320,7 @@ impl Layout {
             tables: Tables::default(),
             rules: Vec::new(),
             named: BTreeMap::new(),
+            shared: BTreeMap::new(),
         }
     }
 
@@ -509,14 +512,11 @@ impl Layout {
         {
             return one(low, high);
         }
-        let sets = &mut self.tables.addrs;
         // rules that name the same set share it
-        let known = sets.iter().position(|set| Arc::ptr_eq(set, &addr.set));
-        let set = match known {
-            Some(at) => at as u32,
-            None => index(sets, Arc::clone(&addr.set)),
-        };
-        many(set, addr.negated)
+        let sets = &mut self.tables.addrs;
+        let known = self.shared.entry(Arc::as_ptr(&addr.set));
+        let set = known.or_insert_with(|| index(sets, Arc::clone(&addr.set)));
+        many(*set, addr.negated)
     }
 }
 

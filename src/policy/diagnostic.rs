@@ -71,6 +71,8 @@ pub(super) struct Sink<'a> {
     text: &'a str,
     line_starts: Vec<usize>,
     list: Vec<Diagnostic>,
+    /// Offset and column of the last place: many may be in one long line.
+    last: (usize, u32),
 }
 
 impl<'a> Sink<'a> {
@@ -87,6 +89,7 @@ impl<'a> Sink<'a> {
             text,
             line_starts,
             list: Vec::new(),
+            last: (0, 1),
         }
     }
 
@@ -137,12 +140,19 @@ impl<'a> Sink<'a> {
     fn add(&mut self, severity: Severity, place: Place, message: String) -> &mut Diagnostic {
         let line = self.line(place);
         let start = self.line_starts[line as usize - 1];
-        let before = self.text.get(start..place.offset).unwrap_or_default();
+        // on from the last place where that is nearer
+        let (from, column) = match self.last {
+            (offset, column) if (start..=place.offset).contains(&offset) => (offset, column),
+            _ => (start, 1),
+        };
+        let before = self.text.get(from..place.offset).unwrap_or_default();
+        let column = column + before.chars().count() as u32;
+        self.last = (place.offset, column);
         self.list.push(Diagnostic {
             severity,
             message,
             line,
-            column: before.chars().count() as u32 + 1,
+            column,
             length: self.text(place).chars().count().max(1) as u32,
             help: None,
             place,
@@ -303,6 +313,8 @@ pub(super) fn to_json(file: &str, diagnostics: &[Diagnostic]) -> serde_json::Val
 
 /// Most diagnostics that are rendered in full: each needs a walk over the source.
 const RENDERED: usize = 100;
+/// Longest source that the renderer walks over: it is slow.
+const LARGE: usize = 1 << 20;
 
 /// Diagnostics as text, each with its file, line, column and the text underlined.
 pub(super) fn render(file: &str, text: &str, diagnostics: &[Diagnostic]) -> String {
@@ -335,11 +347,12 @@ pub(super) fn render(file: &str, text: &str, diagnostics: &[Diagnostic]) -> Stri
             .with_width(100)
             .with_links(false);
     let mut out = String::new();
+    let large = text.len() > LARGE;
     for diagnostic in diagnostics.iter().take(RENDERED) {
         let named = miette::NamedSource::new(file, Arc::clone(&source));
         if let Some(at) = &diagnostic.elsewhere {
             out.push_str(&render_part(&at.file, &at.source, diagnostic));
-        } else if has_long_line(text, diagnostic) {
+        } else if diagnostic.line > 0 && (large || has_long_line(text, diagnostic)) {
             let line = text.split('\n').nth(diagnostic.line as usize - 1);
             out.push_str(&render_part(file, line.unwrap_or_default(), diagnostic));
         } else if handler

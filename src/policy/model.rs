@@ -304,16 +304,31 @@ pub enum RejectWith {
     HostUnreachable,
     /// ICMP net unreachable, ICMPv6 no route.
     NetUnreachable,
+    /// ICMP protocol unreachable, ICMPv6 port unreachable.
+    ProtoUnreachable,
+    /// ICMP net prohibited, ICMPv6 communication administratively prohibited.
+    NetProhibited,
+    /// ICMP host prohibited, ICMPv6 communication administratively prohibited.
+    HostProhibited,
+    /// ICMP communication administratively prohibited, ICMPv6 failed ingress or egress policy.
+    PolicyFail,
+    /// ICMP net unreachable, ICMPv6 reject route.
+    RejectRoute,
 }
 
 impl RejectWith {
     /// Every kind.
-    pub const ALL: [RejectWith; 5] = [
+    pub const ALL: [RejectWith; 10] = [
         RejectWith::TcpReset,
         RejectWith::IcmpPortUnreachable,
         RejectWith::AdminProhibited,
         RejectWith::HostUnreachable,
         RejectWith::NetUnreachable,
+        RejectWith::ProtoUnreachable,
+        RejectWith::NetProhibited,
+        RejectWith::HostProhibited,
+        RejectWith::PolicyFail,
+        RejectWith::RejectRoute,
     ];
 
     /// The word that policy uses.
@@ -324,6 +339,11 @@ impl RejectWith {
             RejectWith::AdminProhibited => "admin-prohibited",
             RejectWith::HostUnreachable => "host-unreachable",
             RejectWith::NetUnreachable => "net-unreachable",
+            RejectWith::ProtoUnreachable => "proto-unreachable",
+            RejectWith::NetProhibited => "net-prohibited",
+            RejectWith::HostProhibited => "host-prohibited",
+            RejectWith::PolicyFail => "policy-fail",
+            RejectWith::RejectRoute => "reject-route",
         }
     }
 }

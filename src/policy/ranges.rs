@@ -43,25 +43,20 @@ impl AddrSet {
         }
     }
 
-    /// Its ranges of IPv4 and those of IPv6, ascending.
-    pub fn parts(&self) -> (&[(u32, u32)], &[(u128, u128)]) {
-        (&self.v4, &self.v6)
+    /// Its ranges of IPv4, ascending.
+    pub fn v4(&self) -> &[(u32, u32)] {
+        &self.v4
+    }
+
+    /// Its ranges of IPv6, ascending.
+    pub fn v6(&self) -> &[(u128, u128)] {
+        &self.v6
     }
 
     /// Its ranges, IPv4 first, ascending, none touching another.
     pub fn ranges(&self) -> impl Iterator<Item = IpRange> + '_ {
         let v4 = self.v4.iter().map(|(low, high)| IpRange::V4(*low, *high));
         v4.chain(self.v6.iter().map(|(low, high)| IpRange::V6(*low, *high)))
-    }
-
-    /// Its ranges of IPv4, ascending, none touching another.
-    pub fn v4(&self) -> &[(u32, u32)] {
-        &self.v4
-    }
-
-    /// Its ranges of IPv6, ascending, none touching another.
-    pub fn v6(&self) -> &[(u128, u128)] {
-        &self.v6
     }
 
     /// Whether it holds an IPv4 address.

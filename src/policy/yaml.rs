@@ -59,6 +59,13 @@ impl Node {
 /// Deepest nesting; no policy needs a quarter of it.
 const MAX_DEPTH: usize = 64;
 
+/// Most values and keys: a policy of 100,000 rules of common size has half of it. More would take
+/// memory that a box has better use for.
+const MAX_NODES: usize = 3_000_000;
+
+/// Most values that aliases may stand for, however often they are repeated.
+const MAX_ALIASED: usize = 100_000;
+
 /// Reads `text`; what is wrong with it as YAML goes to `sink`. After a duplicate key the rest of
 /// the file can still be read (with its first value), after any other error nothing can.
 pub(super) fn read(text: &str, sink: &mut Sink<'_>) -> Option<Node> {
@@ -76,7 +83,15 @@ pub(super) fn read(text: &str, sink: &mut Sink<'_>) -> Option<Node> {
 
 fn parse(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Spanned<Raw>, Error> {
     let options = serde_yaml::options! {
-        budget: serde_yaml::budget! { max_depth: MAX_DEPTH },
+        budget: serde_yaml::budget! {
+            max_depth: MAX_DEPTH,
+            max_nodes: MAX_NODES,
+            max_events: 2 * MAX_NODES,
+            // one rule may well be repeated often; what that makes is bounded below
+            enforce_alias_anchor_ratio: false,
+            max_aliases: MAX_ALIASED,
+        },
+        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: MAX_ALIASED },
         duplicate_keys: duplicate_keys,
         strict_booleans: true,
         // a forgotten quote in `saddr: !10.0.0.0/8` makes a tag of it; never ignore that

@@ -395,7 +395,15 @@ impl Checker<'_> {
     fn action_word(&mut self, node: &Node, stage: Stage) -> Option<Action> {
         if let Kind::Map(_) = node.kind {
             let fields = self.fields(node, "an action", &["reject"], &[])?;
-            let kinds = RejectWith::ALL.map(|with| (with.name(), with));
+            // nftables' and iptables' words beside our own
+            let also = [
+                ("port-unreachable", RejectWith::IcmpPortUnreachable),
+                ("prot-unreachable", RejectWith::ProtoUnreachable),
+                ("addr-unreachable", RejectWith::HostUnreachable),
+                ("no-route", RejectWith::NetUnreachable),
+            ];
+            let own = RejectWith::ALL.map(|with| (with.name(), with));
+            let kinds = [&own[..], &also].concat();
             let with = self.choice(fields.get("reject")?, "kind of reject", &kinds)?;
             if stage == Stage::Raw {
                 let message = "`reject` is not possible in `raw`";

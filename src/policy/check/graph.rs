@@ -2,14 +2,15 @@
 //!
 //! Life-cycle and concurrency: as `check`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Checker;
 use super::chains::ReadChain;
 use crate::policy::diagnostic::{Place, nearest};
 use crate::policy::model::{Action, FORWARD, MAX_JUMPS};
 
-/// A jump or goto from one chain to another, by index.
+/// A jump or goto to another chain, by index.
 struct Edge {
-    from: usize,
     to: usize,
     /// 1 for a jump, which will be returned from; 0 for a goto.
     depth: usize,
@@ -19,8 +20,8 @@ struct Edge {
 impl Checker<'_> {
     /// Reports jumps that lead nowhere, in circles, or too deep.
     pub(super) fn check_jumps(&mut self, chains: &[ReadChain]) {
-        let edges = self.edges(chains);
-        let Some(order) = self.order(chains, &edges) else {
+        let (edges, starts) = self.edges(chains);
+        let Some(order) = self.order(chains, &edges, &starts) else {
             return;
         };
         // longest way from `forward`, following the edges in topological order
@@ -29,7 +30,7 @@ impl Checker<'_> {
             .map(|read| (read.chain.name == FORWARD).then_some(0))
             .collect();
         for from in order {
-            for edge in edges.iter().filter(|edge| edge.from == from) {
+            for edge in &edges[starts[from]..starts[from + 1]] {
                 let Some(reached) = depth[from].map(|d| d + edge.depth) else {
                     continue;
                 };
@@ -43,9 +44,16 @@ impl Checker<'_> {
         }
     }
 
-    fn edges(&mut self, chains: &[ReadChain]) -> Vec<Edge> {
-        let mut edges = Vec::new();
-        for (from, read) in chains.iter().enumerate() {
+    /// The edges by the chain that they lead from, and where those of each chain begin; one more
+    /// beginning is the end.
+    fn edges(&mut self, chains: &[ReadChain]) -> (Vec<Edge>, Vec<usize>) {
+        let names = chains.iter().enumerate();
+        let indices: BTreeMap<&str, usize> = names
+            .map(|(at, read)| (read.chain.name.as_str(), at))
+            .collect();
+        let (mut edges, mut starts) = (Vec::new(), Vec::new());
+        for read in chains {
+            starts.push(edges.len());
             for (rule, places) in read.chain.rules.iter().zip(&read.rules) {
                 let (target, depth) = match &rule.action {
                     Action::Jump(target) => (target, 1),
@@ -59,7 +67,7 @@ impl Checker<'_> {
                         .help("it is where a packet starts");
                     continue;
                 }
-                let Some(to) = chains.iter().position(|read| read.chain.name == *target) else {
+                let Some(to) = indices.get(target.as_str()).copied() else {
                     let names = chains.iter().map(|read| read.chain.name.as_str());
                     let near = nearest(target, names.filter(|name| *name != FORWARD));
                     let help = near.map(|near| format!("did you mean `{near}`?"));
@@ -68,20 +76,21 @@ impl Checker<'_> {
                         .help = help;
                     continue;
                 };
-                edges.push(Edge {
-                    from,
-                    to,
-                    depth,
-                    place,
-                });
+                edges.push(Edge { to, depth, place });
             }
         }
-        edges
+        starts.push(edges.len());
+        (edges, starts)
     }
 
     /// Chains in an order in which every edge leads onward; reports a loop, and yields `None`, if
     /// there is no such order.
-    fn order(&mut self, chains: &[ReadChain], edges: &[Edge]) -> Option<Vec<usize>> {
+    fn order(
+        &mut self,
+        chains: &[ReadChain],
+        edges: &[Edge],
+        starts: &[usize],
+    ) -> Option<Vec<usize>> {
         #[derive(Clone, Copy, PartialEq)]
         enum Mark {
             New,
@@ -97,25 +106,20 @@ impl Checker<'_> {
             }
             marks[start] = Mark::Open;
             // depth first, without recursion: the chain, and which of the edges comes next
-            let mut path = vec![(start, 0)];
+            let mut path = vec![(start, starts[start])];
             while let Some((at, next)) = path.last_mut() {
                 let at = *at;
-                let found = edges
-                    .iter()
-                    .enumerate()
-                    .skip(*next)
-                    .find(|(_, edge)| edge.from == at);
-                let Some((index, edge)) = found else {
+                let Some(edge) = edges[..starts[at + 1]].get(*next) else {
                     marks[at] = Mark::Done;
                     order.push(at);
                     path.pop();
                     continue;
                 };
-                *next = index + 1;
+                *next += 1;
                 match marks[edge.to] {
                     Mark::New => {
                         marks[edge.to] = Mark::Open;
-                        path.push((edge.to, 0));
+                        path.push((edge.to, starts[edge.to]));
                     }
                     Mark::Open => {
                         let ring = path.iter().map(|(at, _)| *at);
@@ -137,15 +141,15 @@ impl Checker<'_> {
     pub(super) fn check_reach(&mut self, chains: &[ReadChain]) {
         // a rule with a mistake in its matches would seem to match everything
         let sound = !self.sink.has_errors();
+        let rules = chains.iter().flat_map(|read| &read.chain.rules);
+        let used: BTreeSet<&str> = rules
+            .filter_map(|rule| match &rule.action {
+                Action::Jump(target) | Action::Goto(target) => Some(target.as_str()),
+                _ => None,
+            })
+            .collect();
         for read in chains {
-            let used = chains
-                .iter()
-                .flat_map(|other| &other.chain.rules)
-                .any(|rule| {
-                    matches!(&rule.action,
-                    Action::Jump(target) | Action::Goto(target) if *target == read.chain.name)
-                });
-            if !used && read.chain.name != FORWARD {
+            if !used.contains(read.chain.name.as_str()) && read.chain.name != FORWARD {
                 let message = format!("chain `{}` is never jumped to", read.chain.name);
                 self.sink.warn(read.place, message);
             }

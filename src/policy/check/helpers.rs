@@ -8,7 +8,9 @@ use super::{Checker, Fields};
 use crate::conntrack::helper::{HelperId, Info, Permissions};
 use crate::conntrack::types::proto;
 use crate::policy::diagnostic::Place;
-use crate::policy::model::{Action, Family, Helper, HelperMatch, Matches, ProtoSet, Rule};
+use crate::policy::model::{
+    Action, AddrMatch, Family, Helper, HelperMatch, Matches, ProtoSet, Rule,
+};
 use crate::policy::names::protocol_name;
 use crate::policy::yaml::Node;
 
@@ -85,7 +87,8 @@ impl Checker<'_> {
         }
         if !info.ipv6 {
             let addrs = [("saddr", &m.saddr), ("daddr", &m.daddr)].map(|(key, addr)| {
-                let without = addr.as_ref().is_some_and(|addr| !addr.set.has_v4());
+                let only_v6 = |addr: &AddrMatch| addr.set.has_v6() && !addr.set.has_v4();
+                let without = addr.as_ref().is_some_and(only_v6);
                 (key, without)
             });
             let family = ("family", m.family == Some(Family::Ipv6));

@@ -58,7 +58,7 @@ impl Checker<'_> {
                 .and_then(|node| self.port_mask(node, "oif")),
             family: fields.get("family").and_then(|node| {
                 let words = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
-                self.choice(node, "family", &words)
+                self.either(node, "family", words)
             }),
             saddr: fields
                 .get("saddr")
@@ -79,7 +79,7 @@ impl Checker<'_> {
             ct: fields.get("ct").and_then(|node| self.states(node)),
             dir: fields.get("ct-direction").and_then(|node| {
                 let words = [("original", Dir::Original), ("reply", Dir::Reply)];
-                self.choice(node, "ct-direction", &words)
+                self.either(node, "ct-direction", words)
             }),
             tcp_flags: fields.get("tcp-flags").and_then(|node| self.flags(node)),
             length: fields
@@ -226,6 +226,25 @@ impl Checker<'_> {
         read.into_iter().collect()
     }
 
+    /// Reads one of two words, or not the other.
+    fn either<T: Copy>(&mut self, node: &Node, key: &str, words: [(&str, T); 2]) -> Option<T> {
+        let values = self.values(node, key)?;
+        let found = self.each(&values, |this, node, text| {
+            let at = words.iter().position(|(word, _)| *word == text);
+            if at.is_none() {
+                this.unknown(node.place, key, text, words.map(|(word, _)| word));
+            }
+            at
+        })?;
+        let at = *found.first()?;
+        if found.iter().any(|other| *other != at) {
+            let message = format!("`{key}` lists all that there is");
+            self.sink.error(node.place, message);
+            return None;
+        }
+        Some(words[if values.negated { 1 - at } else { at }].1)
+    }
+
     fn port_mask(&mut self, node: &Node, key: &str) -> Option<u64> {
         let values = self.values(node, key)?;
         let masks = self.each(&values, |this, node, text| match text.strip_prefix('$') {
@@ -249,8 +268,7 @@ impl Checker<'_> {
         let ranges = self.each(&values, |this, node, text| match text.strip_prefix('$') {
             Some(name) => {
                 let set = this.addr_set(node.place, key, name)?;
-                let (v4, v6) = set.parts();
-                let fits = this.take_room(node.place, v4.len() + v6.len());
+                let fits = this.take_room(node.place, set.v4().len() + set.v6().len());
                 fits.then(|| set.ranges().collect())
             }
             None => this.addr_range(node.place, text).map(|range| vec![range]),

@@ -34,7 +34,7 @@ pub(super) enum Set {
 impl Set {
     fn ranges(&self) -> usize {
         match self {
-            Set::Addrs(set) => set.parts().0.len() + set.parts().1.len(),
+            Set::Addrs(set) => set.v4().len() + set.v6().len(),
             Set::Ports(set) => set.ranges().len(),
             Set::Interfaces(_) | Set::Empty | Set::Broken => 0,
         }
@@ -140,9 +140,8 @@ impl<'n> Draft<'n> {
     fn union(&mut self, set: &Set) {
         match set {
             Set::Addrs(set) => {
-                let (v4, v6) = set.parts();
-                self.v4.extend_from_slice(v4);
-                self.v6.extend_from_slice(v6);
+                self.v4.extend_from_slice(set.v4());
+                self.v6.extend_from_slice(set.v6());
             }
             Set::Ports(set) => self.ports.extend_from_slice(set.ranges()),
             Set::Interfaces(mask) => self.interfaces |= mask,

@@ -1,6 +1,7 @@
 //! Policies that must load, and policies that must not: each with the exact place and words.
 
 mod helpers;
+mod large;
 mod sets;
 mod timeouts;
 
@@ -9,9 +10,11 @@ use std::path::Path;
 use super::*;
 use crate::base::time::Span;
 use crate::conntrack::config::Config;
-use crate::conntrack::types::{TcpState, proto};
+use crate::conntrack::types::{Dir, TcpState, proto};
 use crate::policy::load::{MAX_FILE, load};
-use crate::policy::model::{Action, Hugepages, LogTo, MarkMatch, MarkValue, Per, Workers};
+use crate::policy::model::{
+    Action, Family, Hugepages, LogTo, MarkMatch, MarkValue, Per, RejectWith, Workers,
+};
 
 const SAMPLE: &str = include_str!("../../../tests/policies/sample.yaml");
 
@@ -288,6 +291,10 @@ fn bad_rules() {
             "8:19 4 unknown family `ipv5`",
         ),
         (
+            "{ family: [ipv4, ipv6], action: drop }",
+            "8:19 1 `family` lists all that there is",
+        ),
+        (
             "{ ct-direction: replay, action: drop }",
             "8:25 6 unknown ct-direction `replay`",
         ),
@@ -535,6 +542,15 @@ fn questions_about_flows_reach_the_model() {
         (read[1].mark, &read[1].action),
         (Some(mark(7, all)), &Action::Drop)
     );
+
+    let read = rules(
+        "{ family: \"!ipv4\", ct-direction: \"!original\", action: drop }, { family: [ipv4], action: { reject: no-route } }",
+    );
+    let (v4, v6) = (Some(Family::Ipv4), Some(Family::Ipv6));
+    assert_eq!((read[0].matches.family, read[1].matches.family), (v6, v4));
+    assert_eq!(read[0].matches.dir, Some(Dir::Reply));
+    let no_route = Action::Reject(Some(RejectWith::NetUnreachable));
+    assert_eq!(read[1].action, no_route);
 
     let limits = |text: &str| {
         let limit = rules(&format!("{{ connlimit: {text}, action: drop }}"))[0]

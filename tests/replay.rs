@@ -138,6 +138,36 @@ fn fragments_are_held_and_the_last_one_speaks_for_the_datagram() {
     );
 }
 
+/// The capture's own time decides, be it long ago.
+#[test]
+fn time_windows_go_by_the_captures_time() {
+    let dir = std::env::temp_dir().join(format!("shardwall-time-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let udp = Segment::Udp { sport: 1, dport: 2 };
+    let addrs = Addrs::V4 {
+        src: 0x0a00_0001,
+        dst: 0x0a00_0002,
+    };
+    let whole = frame(addrs, udp, b"data");
+    let trace = dir.join("time.pcap");
+    let packets: Vec<_> = [9, 10, 19, 20].map(|secs| (secs, whole.clone())).into();
+    std::fs::write(&trace, classic_at(&packets)).unwrap();
+    let policy = dir.join("policy.yaml");
+    let text = "version: 1
+ports: { lan: { device: a }, wan: { device: b } }
+bridge: [[lan, wan]]
+system: { time-zone: Asia/Kolkata }
+chains: { forward: { rules: [{ name: it, time: \"thu 05:30:10-05:30:20\", action: accept }] } }
+";
+    std::fs::write(&policy, text).unwrap();
+    let out = replay(&policy, &trace, &["--port", "lan"]);
+    let lines = objects(&out.stdout);
+    let said: Vec<_> = lines.iter().map(|line| line["verdict"].as_str()).collect();
+    let expected = ["drop", "accept", "accept", "drop"].map(Some);
+    assert_eq!(said, expected, "{}", String::from_utf8_lossy(&out.stderr));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 #[test]
 fn fragments_that_are_never_whole_are_in_the_summary() {
     let dir = std::env::temp_dir().join(format!("shardwall-fragments-{}", std::process::id()));

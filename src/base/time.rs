@@ -5,6 +5,8 @@
 //! milliseconds in a wrapping `u32`, so that a deadline costs four bytes; two ticks can be compared
 //! while they are less than 24.8 days apart, and [`Span::MAX`] keeps every timeout below that.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 /// Ticks in a second.
 pub const TICKS_PER_SECOND: u32 = 1_000;
 const TICK_NANOS: u64 = 1_000_000_000 / TICKS_PER_SECOND as u64;
@@ -44,6 +46,24 @@ impl Now {
     /// The point that began with `ticks` of turn `turn`.
     pub const fn of_turn(turn: u8, ticks: Ticks) -> Self {
         Self(((turn as u64) << 32 | ticks.0 as u64) * TICK_NANOS)
+    }
+}
+
+/// The wall-clock time of the point that a [`Now`] counts from. Whoever has the wall clock keeps it
+/// up to date; anybody may read it at any time.
+#[derive(Debug, Default)]
+pub struct Epoch(AtomicU64);
+
+impl Epoch {
+    /// It is `nanos` nanoseconds after 1970.
+    pub fn set(&self, nanos: u64) {
+        self.0.store(nanos, Relaxed);
+    }
+
+    /// Nanoseconds from 1970 to `now`.
+    #[inline]
+    pub fn unix_nanos(&self, now: Now) -> u64 {
+        self.0.load(Relaxed).saturating_add(now.0)
     }
 }
 

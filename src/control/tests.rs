@@ -173,6 +173,52 @@ fn a_reload_with_an_error_changes_nothing_and_says_why() {
 }
 
 #[test]
+fn a_reload_that_would_leave_flows_with_wrong_timeouts_is_refused() {
+    let bed = Bed::new(1);
+    let rules = |from: u32, to: u32| {
+        let rule = |hours| format!("      - {{ name: r{hours}, timeout: {hours}h }}\n");
+        let rules: String = (from..to).map(rule).collect();
+        format!("{RULES}{rules}")
+    };
+    bed.write_policy(&rules(1, 6));
+    bed.appliance.reload(None).unwrap();
+    bed.write_policy(&rules(6, 11));
+    let error = bed.appliance.reload(None).unwrap_err();
+    assert!(matches!(error, ReloadError::Timeouts(_)));
+    let text = error.to_string();
+    assert!(text.contains("3 more sets of timeouts than"), "{text}");
+    assert!(text.contains("and then this one, or restart"), "{text}");
+    assert_eq!(bed.appliance.generation(), 2);
+    // By way of a policy without them.
+    bed.write_policy(RULES);
+    bed.appliance.reload(None).unwrap();
+    bed.write_policy(&rules(6, 11));
+    assert_eq!(bed.appliance.reload(None).unwrap().generation, 4);
+}
+
+/// Packets' times are since the start of the appliance.
+#[test]
+fn time_windows_go_by_the_wall_clock() {
+    let bed = Bed::new(1);
+    let mut sent = 0;
+    for (window, passes) in [
+        ("from: 2020-01-01", 1),
+        ("until: 2020-01-01", 0),
+        ("from: 2020-01-01, until: 2099-12-31", 1),
+    ] {
+        let time = format!("ct: new, time: {{ {window} }}, action");
+        bed.write_policy(&RULES.replace("ct: new, action", &time));
+        bed.appliance.reload(None).unwrap();
+        bed.send(1);
+        sent += passes;
+        assert_eq!(bed.sent(), sent, "{window}");
+        let policy = &bed.appliance.shared().policy;
+        let epoch = policy.with(|policy| policy.epoch().unix_nanos(Now::default()));
+        assert!(epoch / 1_000_000_000 > 1_577_836_800, "{epoch}");
+    }
+}
+
+#[test]
 fn a_reload_says_what_needs_a_restart() {
     let bed = Bed::new(1);
     let text = fs::read_to_string(bed.appliance.file()).unwrap();

@@ -146,6 +146,8 @@ async fn serve(
                 }
             }
             _ = look.tick() => {
+                // After a step of the wall clock, `time` is right within a second.
+                shared.epoch.set(shared.clock.epoch_nanos());
                 health.look(&shared);
                 pressure.look(appliance, shared.clock.now());
                 if health.stuck().is_none() && sd_notify::watchdog_enabled().is_some() {

@@ -24,8 +24,13 @@ impl Clock {
     /// The epoch, in milliseconds since 1970: what makes a date of a reading. Taken when asked for,
     /// so that it follows the steps of the wall clock.
     pub fn epoch_ms(&self) -> u64 {
-        let unix = (unix_time() * 1e3) as u64;
-        unix.saturating_sub(self.now().nanos() / 1_000_000)
+        self.epoch_nanos() / 1_000_000
+    }
+
+    /// The same in nanoseconds.
+    pub fn epoch_nanos(&self) -> u64 {
+        let unix = (unix_time() * 1e9) as u64;
+        unix.saturating_sub(self.now().nanos())
     }
 }
 

@@ -4,6 +4,7 @@
 use super::clock::Clock;
 use crate::base::counter::{Counter, Traffic};
 use crate::base::rcu::Rcu;
+use crate::base::time::Epoch;
 use crate::conntrack::event;
 use crate::pipeline::Counters;
 use crate::policy::{Compiled, MAX_PORTS};
@@ -67,6 +68,8 @@ pub struct Shared {
     pub workers: Vec<WorkerCounters>,
     /// The workers' clock.
     pub clock: Clock,
+    /// Its epoch in wall-clock time, which the control thread keeps up to date, for the policies.
+    pub epoch: Arc<Epoch>,
     /// Kinds of events that somebody watches, as bits; workers look once a loop.
     watched: AtomicU8,
     stop: AtomicBool,
@@ -78,10 +81,13 @@ impl Shared {
     /// For `workers` workers under `policy`.
     pub fn new(policy: Rcu<Compiled>, workers: usize, clock: Clock) -> Self {
         let workers = (0..workers).map(|_| WorkerCounters::default()).collect();
+        let epoch = policy.with(|policy| policy.epoch().clone());
+        epoch.set(clock.epoch_nanos());
         Self {
             policy,
             workers,
             clock,
+            epoch,
             watched: AtomicU8::new(0),
             stop: AtomicBool::new(false),
             parked: AtomicUsize::new(0),

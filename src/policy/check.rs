@@ -20,12 +20,14 @@ mod sets;
 #[cfg(test)]
 pub(super) mod tests;
 mod timeouts;
+mod times;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::sets::Set;
 use self::timeouts::Profiles;
+use self::times::Clock;
 use super::diagnostic::{self, Diagnostic, Place, PolicyErrors, Severity, Sink};
 use super::model::{Policy, Port, ReloadMode};
 use super::names::parse_number;
@@ -90,6 +92,7 @@ pub(super) fn parse_with(
         range_room: Some(sets::MAX_RANGES),
         hash: fnv1a(text.as_bytes()),
         profiles: Profiles::default(),
+        clock: None,
     };
     let root = yaml::read(text, &mut checker.sink);
     let model = root.and_then(|root| checker.policy(&root));
@@ -132,6 +135,8 @@ struct Checker<'a> {
     keyed_limits: usize,
     /// Sets of timeouts.
     profiles: Profiles,
+    /// Its time zone, once something asks for it.
+    clock: Option<Clock>,
     files: Files<'a>,
     /// Bytes that files may still have.
     file_room: usize,
@@ -251,6 +256,7 @@ impl Checker<'_> {
             conntrack,
             profiles: used,
             zone_timeouts: zones,
+            calendar: self.clock.take().map(|clock| clock.calendar),
             helpers,
             raw,
             chains,

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::calendar::{Calendar, TimeMatch};
 use super::check::fnv1a;
 use super::classify::Classifier;
 use super::flow::Scope;
@@ -26,6 +27,7 @@ use super::ranges::{AddrSet, U16Set};
 use super::timeouts::{Choice, ProfileId};
 use super::{MAX_PORTS, PortId};
 use crate::base::counter::Traffic;
+use crate::base::time::Epoch;
 use crate::conntrack::config::Config;
 use crate::conntrack::helper::{HelperId, Permissions};
 use crate::conntrack::types::Dir;
@@ -42,6 +44,8 @@ pub struct Compiled {
     pub(super) serial: u64,
     pub(super) conntrack: Config,
     pub(super) timeouts: Choice,
+    pub(super) calendar: Arc<Calendar>,
+    pub(super) epoch: Arc<Epoch>,
     pub(super) port_names: Vec<String>,
     pub(super) peers: [Option<PortId>; MAX_PORTS],
     /// Shared by both ports of a bridge.
@@ -171,6 +175,7 @@ pub(super) enum Pred {
     Vlan(u32),
     Zone(u32),
     Icmp(u32),
+    Time(u32),
     /// One range of IPv4, as most matches are.
     Src4(u32, u32),
     Dst4(u32, u32),
@@ -192,6 +197,7 @@ pub(super) struct Tables {
     pub(super) protos: Vec<ProtoSet>,
     pub(super) icmp: Vec<IcmpMatch>,
     pub(super) marks: Vec<MarkMatch>,
+    pub(super) times: Vec<TimeMatch>,
     pub(super) extras: Vec<Extra>,
 }
 
@@ -264,6 +270,8 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         serial: SERIAL.fetch_add(1, Ordering::Relaxed),
         conntrack: timeouts.config(&policy.conntrack),
         timeouts,
+        calendar: policy.calendar.clone().unwrap_or_default(),
+        epoch: Arc::default(),
         port_names: policy.ports.iter().map(|port| port.name.clone()).collect(),
         peers,
         ethertypes,
@@ -490,6 +498,8 @@ impl Layout {
         let length = length.map(|set| index(&mut self.tables.numbers, set.clone()));
         let icmp = m.icmp.as_ref();
         let icmp = icmp.map(|icmp| index(&mut self.tables.icmp, icmp.clone()));
+        let time = m.time.as_ref();
+        let time = time.map(|time| index(&mut self.tables.times, time.clone()));
         let flat = [
             m.status.map(Pred::Status),
             m.tcp_flags.map(Pred::Flags),
@@ -497,6 +507,7 @@ impl Layout {
             m.dscp.map(Pred::Dscp),
             length.map(Pred::Length),
             icmp.map(Pred::Icmp),
+            time.map(Pred::Time),
         ];
         self.preds.extend(flat.into_iter().flatten());
     }

@@ -4,6 +4,7 @@
 //! Concurrency: as [`super::compile()`] says.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::PortId;
 use super::classify::Classifier;
@@ -12,6 +13,7 @@ use super::limit::Limiter;
 use super::model::{Log, Zone};
 use super::names::ETHERTYPE_LLC;
 use super::timeouts::{NoNumber, ProfileId};
+use crate::base::time::Epoch;
 use crate::conntrack::config::Config;
 use crate::wire::NO_VLAN;
 
@@ -175,14 +177,22 @@ impl Compiled {
             })
     }
 
-    /// Lets flows that go by timeouts of `old` go by the sets of the same name, or the same content,
-    /// here. Call it before this policy is published.
+    /// What makes wall-clock time of the times of packets, which `time` goes by. Until it is set,
+    /// packets' times are since 1970.
+    pub fn epoch(&self) -> &Arc<Epoch> {
+        &self.epoch
+    }
+
+    /// Takes over what outlives `old`, before this policy is published: its [`Compiled::epoch`]; and
+    /// flows that go by timeouts of `old` will go by the sets of the same name, or the same content,
+    /// here.
     ///
     /// # Errors
     /// If that leaves too few numbers for new sets.
     pub fn follow(&mut self, old: &Compiled) -> Result<(), NoNumber> {
         self.timeouts.follow(&old.timeouts)?;
         self.conntrack = self.timeouts.config(&self.conntrack);
+        self.epoch = Arc::clone(&old.epoch);
         Ok(())
     }
 

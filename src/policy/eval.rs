@@ -417,6 +417,10 @@ impl Compiled {
                 .icmp
                 .get(set as usize)
                 .is_some_and(|want| icmp_matches(want, packet)),
+            Pred::Time(at) => tables.times.get(at as usize).is_some_and(|want| {
+                let unix = self.epoch.unix_nanos(facts.now) / 1_000_000_000;
+                want.holds(unix, &self.calendar)
+            }),
             Pred::Src4(low, high) => match packet.addrs {
                 Addrs::V4 { src, .. } => packet.l3 == L3::Ipv4 && low <= src && src <= high,
                 Addrs::V6 { .. } => false,

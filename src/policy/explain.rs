@@ -315,6 +315,7 @@ fn key(pred: &Pred) -> &'static str {
         Pred::Vlan(_) => "vlan",
         Pred::Zone(_) => "ct-zone",
         Pred::Icmp(_) => "icmp-type",
+        Pred::Time(_) => "time",
         Pred::Src4(..) | Pred::Src { .. } => "saddr",
         Pred::Dst4(..) | Pred::Dst { .. } => "daddr",
     }

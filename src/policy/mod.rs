@@ -3,6 +3,7 @@
 //! Text becomes a tree with places (`yaml`), the tree a [`Policy`] or a list of everything that is
 //! wrong (`check`), the policy a [`Compiled`] that all workers read (`compile`, `eval`). Pure but
 //! for [`load()`], which reads the policy file; time is an argument.
+mod calendar;
 mod check;
 mod classify;
 mod compile;
@@ -23,6 +24,7 @@ mod restart;
 mod timeouts;
 mod yaml;
 
+pub use calendar::{Calendar, TimeMatch};
 pub use check::{Checked, parse};
 pub use compile::{Compiled, RuleId, compile};
 pub use compiled::{CounterInfo, RuleInfo};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::PortId;
+use super::calendar::{Calendar, TimeMatch};
 use super::ranges::{AddrSet, U16Set};
 use super::timeouts::{Profile, ProfileId};
 use crate::conntrack::config::Config;
@@ -38,6 +39,8 @@ pub struct Policy {
     pub profiles: Vec<Profile>,
     /// Zones whose flows go by one of them.
     pub zone_timeouts: Vec<(u16, ProfileId)>,
+    /// The local time that rules go by; `None` if none asks for it.
+    pub calendar: Option<Arc<Calendar>>,
     /// Lines that attach a helper to a flow that begins; each is an [`Action::Helper`].
     pub helpers: Vec<Rule>,
     /// Rules before tracking.
@@ -120,6 +123,8 @@ pub struct System {
     pub metrics: Option<SocketAddr>,
     /// The control socket.
     pub socket: PathBuf,
+    /// Name of the time zone that rules go by, if not the box's.
+    pub time_zone: Option<String>,
     /// Packet buffers, if not derived from ports and queues.
     pub mbufs: Option<u32>,
     /// Memory for DPDK in MB, if not its default.
@@ -135,6 +140,7 @@ impl Default for System {
             hugepages: Hugepages::Auto,
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9477))),
             socket: PathBuf::from("/run/shardwall/control.sock"),
+            time_zone: None,
             mbufs: None,
             memory: None,
             log: LogTo::Stderr,
@@ -415,6 +421,8 @@ pub struct Matches {
     pub status: Option<StatusMatch>,
     /// Helper of the flow.
     pub helper: Option<HelperMatch>,
+    /// Time of day, day of the week, date.
+    pub time: Option<TimeMatch>,
     /// Rate.
     pub limit: Option<Limit>,
     /// Number of flows.
@@ -424,7 +432,10 @@ pub struct Matches {
 impl Matches {
     /// Whether every packet matches.
     pub fn is_empty(&self) -> bool {
-        self.is_constant_true() && self.limit.is_none() && self.connlimit.is_none()
+        self.is_constant_true()
+            && self.time.is_none()
+            && self.limit.is_none()
+            && self.connlimit.is_none()
     }
 
     fn is_constant_true(&self) -> bool {

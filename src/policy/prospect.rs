@@ -284,7 +284,7 @@ impl Compiled {
         } = first.prospect;
         let numbers = |set: u32| self.tables.numbers.get(set as usize);
         match *pred {
-            Pred::Length(_) | Pred::Fragment(_) | Pred::Dscp(_) => None,
+            Pred::Length(_) | Pred::Fragment(_) | Pred::Dscp(_) | Pred::Time(_) => None,
             Pred::Vlan(set) if first.zone_is_vlan => {
                 let has = numbers(set).is_some_and(|set| set.contains(tuple.zone));
                 // zone 0 is that of frames without a tag too

@@ -21,7 +21,7 @@ const RULE_KEYS: [&str; 9] = [
 ];
 
 /// Keys that the language has, and this version does not.
-const LATER: [&str; 4] = ["time", "quota", "meta", "queue"];
+const LATER: [&str; 3] = ["quota", "meta", "queue"];
 
 /// Where a rule stands.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::policy::ranges::{AddrSet, U16Set};
 use crate::policy::yaml::{Kind, Node};
 
 /// Keys of a rule that are matches.
-pub(super) const MATCHES: [&str; 22] = [
+pub(super) const MATCHES: [&str; 23] = [
     "iif",
     "oif",
     "family",
@@ -33,6 +33,7 @@ pub(super) const MATCHES: [&str; 22] = [
     "ct-status",
     "ct-helper",
     "ct-zone",
+    "time",
     "limit",
     "connlimit",
 ];
@@ -100,6 +101,7 @@ impl Checker<'_> {
             helper: fields
                 .get("ct-helper")
                 .and_then(|node| self.helper_match(node)),
+            time: fields.get("time").and_then(|node| self.time(node)),
             limit: fields.get("limit").and_then(|node| self.limit(node)),
             connlimit: fields
                 .get("connlimit")

@@ -205,6 +205,7 @@ impl Checker<'_> {
             "hugepages",
             "metrics",
             "socket",
+            "time-zone",
             "mbufs",
             "memory",
             "log",
@@ -277,6 +278,9 @@ impl Checker<'_> {
                     LogTo::File(PathBuf::from(text))
                 }
             };
+        }
+        if let Some(node) = fields.get("time-zone") {
+            system.time_zone = self.time_zone(node);
         }
         let mut amount = |key: &str, min: u64, max: u64| {
             let number = fields

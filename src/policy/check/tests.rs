@@ -4,6 +4,7 @@ mod helpers;
 mod large;
 mod sets;
 mod timeouts;
+mod times;
 
 use std::path::Path;
 

@@ -2,6 +2,7 @@
 //! through chains, and the counters behind them.
 
 mod helpers;
+mod times;
 
 use proptest::prelude::*;
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::conntrack::types::proto;
+use crate::policy::calendar::DAY;
 use crate::policy::compile::{Compiled, Pred};
 use crate::policy::eval::Facts;
 use crate::policy::model::flow_status;
@@ -35,6 +36,14 @@ pub(super) fn found(policy: &Compiled, pred: &Pred, facts: &Facts<'_>) -> String
         Pred::State(_) => format!("ct is {}", facts.state.name()),
         Pred::Iif(_) => format!("iif is {}", port(facts.iif)),
         Pred::Oif(_) => format!("oif is {}", port(facts.oif)),
+        Pred::Time(_) => {
+            const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+            let unix = policy.epoch.unix_nanos(facts.now) / 1_000_000_000;
+            let second = policy.calendar.second_of_week(unix);
+            let (day, second) = (second / DAY, second % DAY);
+            let day = DAYS.get(day as usize).copied().unwrap_or_default();
+            format!("time is {day} {:02}:{:02}", second / 3600, second / 60 % 60)
+        }
         Pred::Dir(_) => match facts.dir {
             Some(dir) => format!("ct-direction is {}", dir.name()),
             None => NO_FLOW.into(),

@@ -96,8 +96,8 @@ fn lines_that_are_wrong() {
             "6:30 4 unknown key `mark` in a helper line",
         ),
         (
-            "{ helper: ftp, dport: 21, time: 1 }",
-            "6:30 4 `time` is not supported in this version",
+            "{ helper: ftp, dport: 21, quota: 1 }",
+            "6:30 5 `quota` is not supported in this version",
         ),
         (
             "{ helper: ftp, dport: 21, ct: new }",

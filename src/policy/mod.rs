@@ -12,6 +12,7 @@ mod diagnostic;
 mod eval;
 mod explain;
 mod flow;
+pub mod import;
 mod limit;
 mod load;
 mod model;

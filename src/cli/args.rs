@@ -4,6 +4,7 @@ use crate::conntrack::event::Kind;
 use crate::control::filter::{ExpectFilter, Net};
 use crate::control::protocol::{self, proto_number};
 use crate::policy::ReloadMode;
+use crate::policy::import::{Hook, Language};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -53,6 +54,8 @@ pub enum Command {
     Run(RunArgs),
     /// Say whether a policy is valid, and everything that is wrong with it.
     Check(CheckArgs),
+    /// Turn a rule set of nftables or iptables into a policy.
+    Import(ImportArgs),
     /// Run a capture through a policy, without ports or root, and print what happens to each packet.
     Replay(ReplayArgs),
     /// Show, count or end flows, with conntrack(8)'s options and output.
@@ -89,6 +92,64 @@ pub struct CheckArgs {
     /// The policy.
     #[arg(value_name = "POLICY")]
     pub policy: PathBuf,
+}
+
+/// Options of `import`. The policy goes to standard output, what could not be taken to standard
+/// error, line by line. Exit code 0 if everything was taken, 1 if something was left out, 2 if the
+/// file cannot be read.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ImportArgs {
+    /// What the rule set is written in.
+    #[arg(value_name = "LANGUAGE", value_enum)]
+    pub language: RuleLanguage,
+    /// The rule set; `-` for standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which hook (built-in chain) becomes the chain `forward`: that of packets that pass through,
+    /// or one of those that the host itself receives or sends.
+    #[arg(long, value_enum, default_value_t, ignore_case = true)]
+    pub hook: RuleHook,
+}
+
+/// Languages of rule sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RuleLanguage {
+    /// What `nft list ruleset` prints and `nft -f` reads.
+    Nft,
+    /// What `iptables-save` and `ip6tables-save` print, one or several in a file.
+    #[value(aliases = ["ip6tables-save", "iptables"])]
+    IptablesSave,
+}
+
+impl From<RuleLanguage> for Language {
+    fn from(language: RuleLanguage) -> Self {
+        match language {
+            RuleLanguage::Nft => Self::Nft,
+            RuleLanguage::IptablesSave => Self::IptablesSave,
+        }
+    }
+}
+
+/// Hooks of rule sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RuleHook {
+    /// What passes through.
+    #[default]
+    Forward,
+    /// What the host receives.
+    Input,
+    /// What the host sends.
+    Output,
+}
+
+impl From<RuleHook> for Hook {
+    fn from(hook: RuleHook) -> Self {
+        match hook {
+            RuleHook::Forward => Self::Forward,
+            RuleHook::Input => Self::Input,
+            RuleHook::Output => Self::Output,
+        }
+    }
 }
 
 /// Options of `replay`.

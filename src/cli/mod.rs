@@ -12,6 +12,7 @@ mod check;
 mod demo;
 pub mod events;
 pub mod expect;
+mod import;
 pub mod lab;
 mod output;
 mod remote;
@@ -44,6 +45,7 @@ fn dispatch(args: Args) -> ExitCode {
         }
         Command::Demo(args) => demo::execute(args.keep),
         Command::Check(args) => print(&|out| check::check(&args, out)),
+        Command::Import(args) => Output::standard_code(format, |out| import::execute(&args, out)),
         Command::Reload(args) => print(&|out| remote::reload(&args, &socket, out)),
         Command::Conntrack(args) => print(&|out| conntrack::execute(&args, &socket, out)),
         Command::Expect(args) => print(&|out| expect::execute(&args, &socket, out)),

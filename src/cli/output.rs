@@ -53,14 +53,21 @@ impl Output<'_> {
         format: Format,
         run: impl FnOnce(&mut Output<'_>) -> Result,
     ) -> ExitCode {
+        Self::standard_code(format, |output| output.finish(run))
+    }
+
+    /// Runs a command that has exit codes of its own.
+    pub(super) fn standard_code(
+        format: Format,
+        run: impl FnOnce(&mut Output<'_>) -> ExitCode,
+    ) -> ExitCode {
         let mut stdout = BufWriter::new(io::stdout().lock());
         let mut stderr = io::stderr().lock();
-        let mut output = Output {
+        run(&mut Output {
             format,
             out: &mut stdout,
             err: &mut stderr,
-        };
-        output.finish(run)
+        })
     }
 
     /// Runs a command, and says why it failed if it did.

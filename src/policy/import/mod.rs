@@ -2,7 +2,7 @@
 //! of what could not be taken.
 //!
 //! A front end for each language (`nft`, `iptables`) puts rules into the policy's own words
-//! ([`rules`]); `assemble` lays chains out as a policy has them; `emit` writes YAML. A construct that
+//! (`rules`); `assemble` lays chains out as a policy has them; `emit` writes YAML. A construct that
 //! is not understood leaves its rule out, never a part of it: a comment stands in its place, and
 //! [`Left`] says whether the policy now lets more pass. What comes out always passes
 //! [`super::parse`]: a rule that the checker refuses is left out with the checker's words.

@@ -297,7 +297,8 @@ impl<'a> Reader<'a> {
             "--icmp-type" | "--icmpv6-type" => {
                 let (negated, text) = self.negatable(option, negated)?;
                 let v6 = self.family == Family::Ipv6;
-                if text != "any" && !(text == "255" && !v6) {
+                let any = text == "any" || text == "255" && !v6;
+                if !any {
                     m(self, "icmp-type", negated, vec![words::icmp(text, v6)?])?;
                 }
                 self.rule

@@ -118,7 +118,7 @@ pub(super) struct Reader<'a, 'w> {
     pub(super) rule: Rule,
     pub(super) verdict: bool,
     /// What a map of verdicts says, by the values of this key.
-    pub(super) map: Option<(&'static str, Vec<(Vec<String>, Act)>)>,
+    pub(super) map: Option<(&'static str, Groups)>,
     /// Types and codes of ICMP, or of ICMPv6.
     icmp: Option<Icmp>,
     /// A rate above which the rule matches.
@@ -132,6 +132,9 @@ struct Icmp {
     types: Option<(bool, Vec<String>)>,
     codes: Option<Vec<String>>,
 }
+
+/// What a map of verdicts says: values, and what becomes of packets that have one of them.
+pub(super) type Groups = Vec<(Vec<String>, Act)>;
 
 /// Reads a value of a match.
 pub(super) type Value = fn(&str) -> Read<String>;
@@ -423,7 +426,7 @@ impl Reader<'_, '_> {
                 _ => return Err(format!("there is no map `{name}`").into()),
             }
         };
-        let mut groups: Vec<(Vec<String>, Act)> = Vec::new();
+        let mut groups = Groups::new();
         for (text, verdict) in entries {
             let (text, act) = (value(&text)?, self.verdict(&verdict)?);
             // no packet has two of the keys, so that their order is free

@@ -58,6 +58,9 @@ pub enum Command {
     Import(ImportArgs),
     /// Run a capture through a policy, without ports or root, and print what happens to each packet.
     Replay(ReplayArgs),
+    /// Say which rule decides about a packet, and why: every rule that it comes by, and the match that
+    /// fails in each.
+    Explain(ExplainArgs),
     /// Show, count or end flows, with conntrack(8)'s options and output.
     Conntrack(ConntrackArgs),
     /// Show, count or end expectations, with the output of conntrack(8)'s table `expect`.
@@ -165,6 +168,36 @@ pub struct ReplayArgs {
     /// The capture, pcapng or pcap.
     #[arg(value_name = "TRACE")]
     pub trace: PathBuf,
+}
+
+/// Options of `explain`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// The policy.
+    #[arg(short, long, value_name = "POLICY", required_unless_present = "live")]
+    pub config: Option<PathBuf>,
+    /// Ask the running appliance, by the policy in force and with its flows.
+    #[arg(long, conflicts_with_all = ["config", "trace"])]
+    pub live: bool,
+    /// Explain a packet of this capture, pcapng or pcap, after all that come before it there.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "frame",
+        conflicts_with = "words"
+    )]
+    pub trace: Option<PathBuf>,
+    /// Which packet of the capture, counted from 1.
+    #[arg(long, value_name = "N", requires = "trace", value_parser = clap::value_parser!(u64).range(1..))]
+    pub frame: Option<u64>,
+    /// The port that the packets came in by, for a classic pcap file.
+    #[arg(long, value_name = "NAME", requires = "trace")]
+    pub port: Option<String>,
+    /// The packet, for example: iif=wan saddr=1.2.3.4 daddr=10.2.0.7 tcp dport=80 syn. Words are a
+    /// protocol, TCP flags, `reply`, and iif= saddr= daddr= proto= sport= dport= type= flags= ct= dir=
+    /// vlan= length= dscp= mark= helper=. What is not said is chosen, and told.
+    #[arg(value_name = "WORDS")]
+    pub words: Vec<String>,
 }
 
 /// Options of `reload`.

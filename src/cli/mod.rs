@@ -12,6 +12,7 @@ mod check;
 mod demo;
 pub mod events;
 pub mod expect;
+mod explain;
 mod import;
 pub mod lab;
 mod output;
@@ -43,6 +44,7 @@ fn dispatch(args: Args) -> ExitCode {
         Command::Replay(args) => {
             replay::execute(&args.config, args.port.as_deref(), &args.trace, format)
         }
+        Command::Explain(args) => print(&|out| explain::execute(&args, &socket, out)),
         Command::Demo(args) => demo::execute(args.keep),
         Command::Check(args) => print(&|out| check::check(&args, out)),
         Command::Import(args) => Output::standard_code(format, |out| import::execute(&args, out)),

@@ -13,8 +13,10 @@ use crate::conntrack::record::FlowRecord;
 use crate::conntrack::types::CtState;
 use crate::dataplane::capture::{Capture, Captured};
 use crate::pipeline::defrag::{Added, Defrag, FragmentKey, Group, Limits};
-use crate::pipeline::{By, Counters, Disposition, DropReason, Outcome, Pipeline, Slot};
-use crate::policy::{self, Compiled, PortId};
+use crate::pipeline::{
+    By, Counters, Disposition, DropReason, Explanation, Outcome, Pipeline, Slot,
+};
+use crate::policy::{self, Compiled, Narrator, PortId};
 use crate::wire::fragment::{MAX_JOINED, Piece};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -76,7 +78,7 @@ fn proto_name(number: u8) -> Cow<'static, str> {
 
 /// What went wrong, as a message.
 #[derive(Debug, thiserror::Error)]
-enum ReplayError {
+pub(super) enum ReplayError {
     #[error("{0}")]
     Policy(#[from] policy::PolicyErrors),
     #[error("{0}")]
@@ -88,6 +90,8 @@ enum ReplayError {
          no interface names)"
     )]
     PortNeeded(u64),
+    #[error("the capture ends with packet {0}")]
+    NoFrame(u64),
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
 }
@@ -158,6 +162,37 @@ fn replay(
     Ok(summary(&counters, run.as_ref().map(|run| &run.pipeline)))
 }
 
+/// Explains packet number `frame` of the capture `trace`, after those before it went through the
+/// policy `compiled`, which `narrator` tells.
+pub(super) fn explain(
+    narrator: &Narrator<'_>,
+    compiled: &Compiled,
+    port: Option<&str>,
+    trace: &Path,
+    frame: u64,
+) -> Result<Explanation, ReplayError> {
+    let default_port = port.map(|name| find_port(compiled, name)).transpose()?;
+    let mut capture = Capture::open(trace)?;
+    let counters = Arc::new(Counters::default());
+    let (mut run, mut now, mut number) = (None, Now::default(), 0);
+    while let Some(next) = capture.next_frame() {
+        let captured = next?;
+        number += 1;
+        let iif = match (&captured.interface, default_port) {
+            (Some(name), _) => find_port(compiled, name)?,
+            (None, Some(port)) => port,
+            (None, None) => return Err(ReplayError::PortNeeded(number)),
+        };
+        now = now.max(Now::from_nanos(captured.nanos));
+        let run: &mut Run = run.get_or_insert_with(|| Run::new(compiled, now, &counters));
+        if number == frame {
+            return Ok(run.explain(narrator, compiled, now, iif, captured));
+        }
+        run.step(compiled, now, iif, captured, number);
+    }
+    Err(ReplayError::NoFrame(number))
+}
+
 fn find_port(policy: &Compiled, name: &str) -> Result<PortId, ReplayError> {
     let names = policy.port_names();
     match names.iter().position(|known| known == name) {
@@ -190,6 +225,58 @@ impl Run {
             defrag: Defrag::new(Limits::DEFAULT, key, counters.clone()),
             joined: vec![0; MAX_JOINED],
         }
+    }
+
+    /// Why one packet meets its verdict. Nothing can go through the pipeline after it.
+    fn explain(
+        &mut self,
+        narrator: &Narrator<'_>,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        captured: Captured,
+    ) -> Explanation {
+        let shard = self.pipeline.shard_mut();
+        shard.begin(now, 0);
+        shard.expire(now.ticks(), usize::MAX);
+        self.defrag.expire(now.ticks(), usize::MAX);
+        let Captured { data, len, .. } = captured;
+        let mut slot = Slot::default();
+        self.pipeline.prepare(&mut slot, policy, iif, &data, len);
+        let mut whole = Slot::default();
+        let joined = self.complete(policy, now, iif, &data, &slot, &mut whole);
+        let joined = joined.map(|len| self.joined[..len].to_vec());
+        let (data, slot) = match &joined {
+            Some(datagram) => (datagram, &whole),
+            None => (&data, &slot),
+        };
+        let pipeline = &mut self.pipeline;
+        Explanation::of_slot(narrator, policy, pipeline, (data, iif, now), slot, None)
+    }
+
+    /// The datagram that the fragment `data` completes, if it does; its length in `joined`.
+    fn complete(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        data: &[u8],
+        slot: &Slot,
+        whole: &mut Slot,
+    ) -> Option<usize> {
+        let parsed = &slot.parsed;
+        let piece = Piece::of(data, parsed).filter(|_| parsed.fragment.is_part())?;
+        let key = FragmentKey::of(parsed, &piece, iif);
+        let (ticks, len, mut group) = (now.ticks(), data.len(), Group::new());
+        let added = self
+            .defrag
+            .add(ticks, key, &piece, len, data.to_vec(), &mut group);
+        if added != Added::Whole {
+            return None;
+        }
+        let parts = group.iter().map(Vec::as_slice);
+        self.pipeline
+            .join(whole, policy, iif, &mut self.joined, parts)
     }
 
     /// One packet through the pipeline.

@@ -675,6 +675,7 @@ mod asked;
 mod helped;
 mod life;
 mod listing;
+mod locate;
 mod prepare;
 mod remembered;
 #[cfg(test)]

@@ -252,6 +252,10 @@ fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
             }
             Err(error) => answer.failed(&error, Value::Null),
         },
+        Request::Explain { words } => match appliance.explain(words) {
+            Ok(explanation) => answer.rows(&[explanation]),
+            Err(error) => answer.failed(&error, Value::Null),
+        },
         Request::Stats {} => answer.rows(&[appliance.stats()]),
         Request::Drops {} => answer.rows(&appliance.drops()),
         Request::Rules {} => answer.rows(&[appliance.rules(), appliance.counters()].concat()),

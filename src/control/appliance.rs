@@ -349,6 +349,16 @@ impl Appliance {
         )
     }
 
+    /// The policy in force, as it was read and as it is compiled. No reload happens meanwhile.
+    pub(super) fn with_policy<R>(
+        &self,
+        look: impl FnOnce(&Policy, &Compiled) -> R,
+    ) -> Result<R, ReloadError> {
+        let _turn = self.reloading.try_lock_for(TURN).ok_or(ReloadError::Busy)?;
+        let policy = self.policy();
+        Ok(self.shared.policy.with(|compiled| look(&policy, compiled)))
+    }
+
     fn remember(&self, names: Names) {
         let mut known = self.names.lock();
         if known.len() > 1 {

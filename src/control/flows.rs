@@ -7,9 +7,10 @@
 use super::appliance::Appliance;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::shard::HelperCounters;
-use crate::dataplane::command::{Answer, Command, Wanted};
+use crate::conntrack::tuple::Tuple;
+use crate::dataplane::command::{Answer, Command, Found, Wanted};
 use crate::policy::Compiled;
-use crossbeam::channel::{RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,24 @@ pub struct Judged {
     pub ending: u64,
     /// Of so many one cannot tell without their first packet.
     pub unsure: u64,
+}
+
+/// Has a worker do one piece of work, and waits for what it says.
+fn ask<T>(
+    worker: usize,
+    mailbox: &Sender<Command>,
+    command: Command,
+    answer: &Receiver<T>,
+) -> Result<T, WorkerError> {
+    let sent = mailbox.send_timeout(command, PATIENCE);
+    sent.map_err(|error| match error {
+        SendTimeoutError::Timeout(_) => WorkerError::Busy(worker),
+        SendTimeoutError::Disconnected(_) => WorkerError::Stopped(worker),
+    })?;
+    answer.recv_timeout(PATIENCE).map_err(|error| match error {
+        RecvTimeoutError::Timeout => WorkerError::Busy(worker),
+        RecvTimeoutError::Disconnected => WorkerError::Stopped(worker),
+    })
 }
 
 impl Appliance {
@@ -146,6 +165,18 @@ impl Appliance {
         made.saturating_sub(ended)
     }
 
+    /// The flow of `tuple`, whoever owns it.
+    pub(super) fn find(&self, tuple: Tuple) -> Result<Option<Found>, WorkerError> {
+        for (worker, mailbox) in self.commands.iter().enumerate() {
+            let (reply, answer) = bounded(1);
+            let found = ask(worker, mailbox, Command::Find { tuple, reply }, &answer)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
     fn walk<R, C: Copy + Default>(
         &self,
         request: impl Fn(C, Sender<Answer<R, C>>) -> Command,
@@ -156,16 +187,7 @@ impl Appliance {
             while let Some(at) = cursor {
                 // A channel for each request: if the worker ends with it, the channel says so.
                 let (reply, answer) = bounded(1);
-                mailbox.send_timeout(request(at, reply), PATIENCE).map_err(
-                    |error| match error {
-                        SendTimeoutError::Timeout(_) => WorkerError::Busy(worker),
-                        SendTimeoutError::Disconnected(_) => WorkerError::Stopped(worker),
-                    },
-                )?;
-                let listed = answer.recv_timeout(PATIENCE).map_err(|error| match error {
-                    RecvTimeoutError::Timeout => WorkerError::Busy(worker),
-                    RecvTimeoutError::Disconnected => WorkerError::Stopped(worker),
-                })?;
+                let listed = ask(worker, mailbox, request(at, reply), &answer)?;
                 cursor = listed.next;
                 if take(listed).is_break() {
                     return Ok(());

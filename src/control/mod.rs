@@ -9,6 +9,7 @@ pub mod api;
 pub mod appliance;
 pub mod client;
 pub mod events;
+mod explain;
 pub mod filter;
 pub mod flows;
 pub mod listeners;

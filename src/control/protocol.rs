@@ -50,6 +50,12 @@ pub enum Request {
     ExpectDelete(ExpectFilter),
     /// End all expectations; no rows, `count` says how many.
     ExpectFlush {},
+    /// What the policy in force does with a packet, and why; one row, an
+    /// [`Explanation`](crate::pipeline::Explanation).
+    Explain {
+        /// The packet, in the words of `shardwall explain`.
+        words: Vec<String>,
+    },
     /// One row, a [`super::snapshot::Stats`].
     Stats {},
     /// A row for each reason, a [`super::snapshot::DropRow`].

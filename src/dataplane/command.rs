@@ -3,8 +3,11 @@
 //! never holds packets up.
 
 use crate::base::time::Now;
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
-use crate::conntrack::shard::Cursor;
+use crate::conntrack::shard::{Cursor, Flow};
+use crate::conntrack::tuple::Tuple;
+use crate::conntrack::types::Dir;
 use crate::pipeline::Pipeline;
 use crate::policy::Compiled;
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -46,6 +49,13 @@ pub enum Command {
         /// The answer; those flows, if they are not to end, and how many they are.
         reply: Sender<Listed>,
     },
+    /// The flow of one tuple, if it is here.
+    Find {
+        /// The tuple.
+        tuple: Tuple,
+        /// The answer.
+        reply: Sender<Option<Found>>,
+    },
     /// The worker's expectations from a place on.
     Expectations {
         /// Where to go on.
@@ -57,6 +67,17 @@ pub enum Command {
         /// The answer; of those that were to end, those that did.
         reply: Sender<Expected>,
     },
+}
+
+/// A flow that was looked for.
+#[derive(Debug)]
+pub struct Found {
+    /// The flow.
+    pub record: FlowRecord,
+    /// The direction of the tuple's packets in it.
+    pub dir: Dir,
+    /// The helper that expected it.
+    pub expected_by: Option<HelperId>,
 }
 
 /// An answer about flows.
@@ -117,6 +138,14 @@ pub fn execute(command: Command, pipeline: &mut Pipeline, policy: &Compiled, now
                 .map(|flow| shard.record(flow, ticks))
                 .collect();
             let _ = reply.try_send(Answer::of(rows, next));
+        }
+        Command::Find { tuple, reply } => {
+            let found = shard.locate(&tuple, ticks).map(|(flow, dir)| Found {
+                record: shard.record(flow, ticks),
+                dir,
+                expected_by: shard.view(Flow::Known(flow)).and_then(|view| view.helper),
+            });
+            let _ = reply.try_send(found);
         }
         Command::Flush { cursor, reply } => {
             let (flows, next) = shard.scan(cursor, SCAN);

@@ -13,6 +13,7 @@ pub mod assist;
 pub mod counters;
 pub mod defrag;
 pub mod drop;
+pub mod explain;
 mod memory;
 pub mod reject;
 pub mod run;
@@ -21,4 +22,5 @@ mod tests;
 
 pub use counters::Counters;
 pub use drop::DropReason;
+pub use explain::Explanation;
 pub use run::{By, Disposition, Judged, Outcome, Pipeline, Slot};

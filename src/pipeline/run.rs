@@ -600,7 +600,7 @@ fn kind(policy: &Compiled, facts: &Facts<'_>, dir: Dir) -> Kind {
 
 /// Router and neighbour discovery that comes from the link itself (RFC 4861 7.1: hop limit 255).
 #[inline]
-fn is_neighbour_discovery(parsed: &Parsed) -> bool {
+pub(super) fn is_neighbour_discovery(parsed: &Parsed) -> bool {
     matches!(parsed.l4, L4::Icmp { ty, .. }
         if parsed.proto == proto::ICMPV6 && icmp::is_neighbour_discovery(ty))
         && parsed.ttl == 255

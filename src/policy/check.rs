@@ -99,13 +99,17 @@ pub(super) fn parse_with(
     let hash = checker.hash;
     let found = checker.sink.finish();
     match model {
-        Some(model) if found.iter().all(|d| d.severity == Severity::Warning) => Ok(Checked {
-            model,
-            warnings: found,
-            hash,
-            file: name.into(),
-            text: text.into(),
-        }),
+        Some(mut model) if found.iter().all(|d| d.severity == Severity::Warning) => {
+            let source: Arc<str> = text.into();
+            model.source = Arc::clone(&source);
+            Ok(Checked {
+                model,
+                warnings: found,
+                hash,
+                file: name.into(),
+                text: source,
+            })
+        }
         _ => Err(PolicyErrors::new(name, text, found)),
     }
 }
@@ -260,6 +264,7 @@ impl Checker<'_> {
             helpers,
             raw,
             chains,
+            source: Arc::from(""),
         })
     }
 

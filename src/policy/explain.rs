@@ -8,10 +8,14 @@
 //!
 //! Life-cycle: a [`Narrator`] lives for one question. Concurrency: reads only; not the packet path.
 
+mod packet;
 mod words;
 
+pub use packet::{Given, PacketInWords};
+pub use words::flag_names as tcp_flag_names;
+
 use arrayvec::ArrayVec;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::compile::{Act, Compiled, NO_EXTRA, Op, Pred, RuleId};
 use super::diagnostic::Sink;
@@ -22,7 +26,7 @@ use crate::conntrack::helper::{HelperId, Permissions};
 use crate::conntrack::types::proto;
 
 /// A rule that a packet came by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Its chain; `raw` before tracking, `helpers` for helper lines.
     pub chain: String,
@@ -59,9 +63,8 @@ pub struct Narrator<'a> {
 }
 
 impl<'a> Narrator<'a> {
-    /// For `compiled`, which was made of `policy`, which was read from `text`. Without the text, or
-    /// with one that does not fit, matches are told by their keys only.
-    pub fn new(compiled: &'a Compiled, policy: &'a Policy, text: Option<&str>) -> Self {
+    /// For `compiled`, which was made of `policy`.
+    pub fn new(compiled: &'a Compiled, policy: &'a Policy) -> Self {
         let chains = policy.chains.iter();
         let chains = chains.map(|chain| (chain.name.as_str(), chain.rules.as_slice()));
         let rest = [("raw", &policy.raw[..]), ("helpers", &policy.helpers[..])];
@@ -74,7 +77,7 @@ impl<'a> Narrator<'a> {
         Self {
             compiled,
             sections: sections.collect(),
-            source: text.and_then(Source::read).unwrap_or_default(),
+            source: Source::read(&policy.source).unwrap_or_default(),
         }
     }
 
@@ -323,7 +326,6 @@ fn key(pred: &Pred) -> &'static str {
 
 impl Source {
     fn read(text: &str) -> Option<Self> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let Kind::Map(top) = yaml::read(text, &mut Sink::new(text))?.kind else {
             return None;
         };

@@ -31,7 +31,7 @@ pub use compile::{Compiled, RuleId, compile};
 pub use compiled::{CounterInfo, RuleInfo};
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity};
 pub use eval::{Decision, Facts, RawVerdict, Steps, Trail, Verdict};
-pub use explain::{Narrator, Step};
+pub use explain::{Given, Narrator, PacketInWords, Step, tcp_flag_names};
 pub use flow::{Counted, FlowFacts};
 pub use limit::Bucket;
 pub use load::{MAX_FILE, load};

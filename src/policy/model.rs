@@ -47,6 +47,8 @@ pub struct Policy {
     pub raw: Vec<Rule>,
     /// Chains; `forward` is first.
     pub chains: Vec<Chain>,
+    /// The text that it was read from, to tell rules as they are written.
+    pub source: Arc<str>,
 }
 
 /// What a reload does to flows that are in the table.

@@ -24,7 +24,7 @@ fn the_narrated_way_is_the_way_of_packets() {
         let mut dice = Dice::new(seed);
         let text = random::policy(&mut dice, true);
         let (checked, policy) = read(&text);
-        let narrator = Narrator::new(&policy, &checked.model, Some(&text));
+        let narrator = Narrator::new(&policy, &checked.model);
         let tally = Tally::new(1000, HashKey::from_seed(seed)).unwrap();
         for _ in 0..60 {
             let scene = Scene::any(&mut dice, &policy);
@@ -98,7 +98,7 @@ chains:
       - { name: late, ct-mark: 7, action: accept }
 ";
     let (checked, policy) = read(text);
-    let narrator = Narrator::new(&policy, &checked.model, Some(text));
+    let narrator = Narrator::new(&policy, &checked.model);
     let mut dice = Dice::new(1);
     let mut scene = loop {
         let scene = Scene::first(&mut dice, &policy);

@@ -127,7 +127,7 @@ pub(super) fn found(policy: &Compiled, pred: &Pred, facts: &Facts<'_>) -> String
 }
 
 /// TCP flags by name.
-pub(super) fn flag_names(flags: u8) -> String {
+pub fn flag_names(flags: u8) -> String {
     let set = names::TCP_FLAGS.iter().filter(|(_, bit)| flags & bit != 0);
     let set: Vec<_> = set.map(|(name, _)| *name).collect();
     match set.is_empty() {

@@ -153,3 +153,6 @@ fn print_steps(out: &mut dyn Write, steps: &[Step]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,7 +123,7 @@ pub(super) fn execute(config: &Path, port: Option<&str>, trace: &Path, format: F
 }
 
 #[allow(clippy::print_stderr)] // warnings
-fn replay(
+pub(super) fn replay(
     config: &Path,
     port: Option<&str>,
     trace: &Path,

@@ -75,8 +75,10 @@ pub enum Command {
     Ports,
     /// Workers and their load.
     Workers,
-    /// Put a policy in force: all of it, or none. Flows live on.
+    /// Put a policy in force: all of it, or none.
     Reload(ReloadArgs),
+    /// Say what putting a policy in force would change: rules, and flows that it would not let begin.
+    Diff(DiffArgs),
     /// Two network namespaces with the firewall between them, and real traffic through it.
     Demo(DemoArgs),
 }
@@ -198,6 +200,17 @@ pub struct ExplainArgs {
     /// vlan= length= dscp= mark= helper=. What is not said is chosen, and told.
     #[arg(value_name = "WORDS")]
     pub words: Vec<String>,
+}
+
+/// Options of `diff`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DiffArgs {
+    /// Compare with this policy instead of the running appliance's; flows are not asked about then.
+    #[arg(short, long, value_name = "OLD")]
+    pub config: Option<PathBuf>,
+    /// The policy that would be put in force.
+    #[arg(value_name = "NEW")]
+    pub policy: PathBuf,
 }
 
 /// Options of `reload`.

@@ -10,6 +10,7 @@ pub mod table;
 
 mod check;
 mod demo;
+mod diff;
 pub mod events;
 pub mod expect;
 mod explain;
@@ -48,6 +49,7 @@ fn dispatch(args: Args) -> ExitCode {
         Command::Demo(args) => demo::execute(args.keep),
         Command::Check(args) => print(&|out| check::check(&args, out)),
         Command::Import(args) => Output::standard_code(format, |out| import::execute(&args, out)),
+        Command::Diff(args) => print(&|out| diff::diff(&args, &socket, out)),
         Command::Reload(args) => print(&|out| remote::reload(&args, &socket, out)),
         Command::Conntrack(args) => print(&|out| conntrack::execute(&args, &socket, out)),
         Command::Expect(args) => print(&|out| expect::execute(&args, &socket, out)),

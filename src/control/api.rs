@@ -252,6 +252,10 @@ fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
             }
             Err(error) => answer.failed(&error, Value::Null),
         },
+        Request::Diff { path } => match appliance.diff(path) {
+            Ok(report) => answer.rows(&[report]),
+            Err(error) => answer.failed(&error, error.diagnostics()),
+        },
         Request::Explain { words } => match appliance.explain(words) {
             Ok(explanation) => answer.rows(&[explanation]),
             Err(error) => answer.failed(&error, Value::Null),

@@ -296,17 +296,7 @@ impl Appliance {
 
     fn replace(&self, path: &Path, mode: Option<ReloadMode>) -> Result<ReloadReport, ReloadError> {
         let checked = policy::load(path).map_err(ReloadError::Policy)?;
-        let mut differences = restart_needed(&self.started, &checked.model);
-        let ports: Vec<String> = differences
-            .extract_if(.., |what| what.starts_with("ports"))
-            .collect();
-        if !ports.is_empty() {
-            return Err(ReloadError::Ports(ports));
-        }
-        let (before, after) = (self.limit(), checked.model.conntrack.max);
-        if before != after {
-            differences.push(format!("conntrack.max: {before} became {after}"));
-        }
+        let differences = self.restart_needed(&checked.model)?;
         let generation = self.generation() + 1;
         let workers = self.shared.workers.len();
         let mode = mode.unwrap_or(checked.model.reload);
@@ -334,6 +324,25 @@ impl Appliance {
         };
         *self.current.lock() = checked.model;
         Ok(report)
+    }
+
+    /// What of `new` would take effect only after a restart.
+    ///
+    /// # Errors
+    /// If its ports are others: then it cannot be put in force.
+    pub(super) fn restart_needed(&self, new: &Policy) -> Result<Vec<String>, ReloadError> {
+        let mut differences = restart_needed(&self.started, new);
+        let ports: Vec<String> = differences
+            .extract_if(.., |what| what.starts_with("ports"))
+            .collect();
+        if !ports.is_empty() {
+            return Err(ReloadError::Ports(ports));
+        }
+        let (before, after) = (self.limit(), new.conntrack.max);
+        if before != after {
+            differences.push(format!("conntrack.max: {before} became {after}"));
+        }
+        Ok(differences)
     }
 
     /// Ends the flows that the policy in force would not let begin. The policy is in force whatever

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod appliance;
 pub mod client;
+mod diff;
 pub mod events;
 mod explain;
 pub mod filter;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use appliance::{Appliance, NicStats, Parts, PortView, ReloadError, ReloadReport};
 pub use client::{Client, ClientError};
+pub use diff::{DiffError, DiffReport};
 pub use listeners::{Listeners, StartError};
 pub use protocol::Request;
 pub use thread::Control;

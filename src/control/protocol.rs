@@ -50,6 +50,11 @@ pub enum Request {
     ExpectDelete(ExpectFilter),
     /// End all expectations; no rows, `count` says how many.
     ExpectFlush {},
+    /// What putting a policy in force would change; one row, a [`super::DiffReport`].
+    Diff {
+        /// The policy file.
+        path: PathBuf,
+    },
     /// What the policy in force does with a packet, and why; one row, an
     /// [`Explanation`](crate::pipeline::Explanation).
     Explain {

@@ -14,7 +14,7 @@ use crate::conntrack::config::Config;
 use crate::conntrack::event::{Kind, QUEUE};
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::shard::Shard;
-use crate::policy::ReloadMode;
+use crate::policy::{Became, ReloadMode};
 use crate::wire::build::{Segment, frame};
 use crate::wire::{Addrs, parse};
 use serde_json::Value;
@@ -135,6 +135,40 @@ fn a_reload_may_end_the_flows_that_it_affects() {
     let report = bed.appliance.reload(None).unwrap();
     assert_eq!(report.flows_ended, 500 - expected as u64);
     assert_eq!(bed.appliance.count(), 0);
+}
+
+#[test]
+fn a_diff_says_what_would_change_and_changes_nothing() {
+    let bed = Bed::new(2);
+    (0..500).for_each(|host| bed.send(host));
+    let other = bed.folder.join("other.yaml");
+    let text = fs::read_to_string(bed.appliance.file()).unwrap();
+    let outbound = "- { name: outbound, iif: lan,";
+    let narrow = format!("{outbound} saddr: 10.0.0.0/24,");
+    fs::write(&other, text.replace(outbound, &narrow)).unwrap();
+    let report = bed.appliance.diff(&other).unwrap();
+    let changes: Vec<_> = report
+        .changes
+        .iter()
+        .map(|it| (it.became, it.rule.as_str()))
+        .collect();
+    assert_eq!(changes, [(Became::Changed, "forward/outbound")]);
+    let beyond = |flow: &FlowRecord| flow.original.src > IpAddr::from([10, 0, 0, 255]);
+    let expected = flows(&bed).iter().filter(|flow| beyond(flow)).count() as u64;
+    assert_eq!((report.flows_ending, report.flows_unsure), (expected, 0));
+    assert!(report.flows.len() == 100 && report.flows.iter().all(beyond));
+    assert_eq!(
+        (bed.appliance.count(), bed.appliance.generation()),
+        (500, 1)
+    );
+
+    let same = bed.appliance.diff(bed.appliance.file()).unwrap();
+    assert_eq!((same.changes.len(), same.flows_ending), (0, 0));
+    let error = bed
+        .appliance
+        .diff(&bed.folder.join("nowhere.yaml"))
+        .unwrap_err();
+    assert!(error.to_string().contains("cannot read"), "{error}");
 }
 
 #[test]

@@ -380,7 +380,7 @@ impl std::fmt::Display for Action {
 
 /// The matches of a rule: all that are `Some` must hold. Negations are resolved where the values
 /// are finite; addresses keep theirs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matches {
     /// Ports that a packet may have come in by, one bit each.
     pub iif: Option<u64>,

@@ -3,21 +3,19 @@
 
 use super::*;
 use crate::policy::RuleInfo;
+use crate::policy::random::Dice;
 use std::fmt::Write;
 
-/// Pseudo-random numbers (SplitMix64).
-struct Random(u64);
+/// What is drawn by lot.
+struct Random(Dice);
 
 impl Random {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let value = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (value ^ value >> 31) % end
+        self.0.below(end)
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
+        self.0.pick(from)
     }
 
     fn rule(&mut self, chains: &[&str]) -> String {
@@ -160,7 +158,7 @@ impl Path {
 fn what_flows_remember_changes_no_verdict_and_no_count() {
     let mut spared = 0;
     for seed in 0..60 {
-        let mut random = Random(seed * 1_000_003);
+        let mut random = Random(Dice::new(seed * 1_000_003));
         let mut text = random.policy();
         let (mut one, mut other) = (Path::new(&text), Path::new(&text));
         other.policy = policy(&text).without_classifier();

@@ -4,23 +4,21 @@
 use super::*;
 use crate::base::time::Now;
 use crate::conntrack::types::{CtState, proto};
+use crate::policy::random::Dice;
 use crate::policy::{Compiled, Trail, compile, parse};
 use crate::wire::parsed::{Checksum, Fragment, L4, Parsed, TcpHeader};
 use std::fmt::Write;
 
-/// Pseudo-random numbers (SplitMix64): the same on every machine, and quick without optimisation.
-struct Random(u64);
+/// What is drawn by lot.
+struct Random(Dice);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let value = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
+    fn new(seed: u64) -> Self {
+        Self(Dice::new(seed))
     }
 
     fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        self.0.below(end)
     }
 
     fn chance(&mut self, percent: u64) -> bool {
@@ -28,7 +26,7 @@ impl Random {
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
+        self.0.pick(from)
     }
 
     /// An address out of few networks, so that rules and packets meet.
@@ -301,7 +299,7 @@ fn it_finds_what_the_plain_reading_finds() {
     let seed = std::env::var("CLASSIFY_SEED").ok();
     let seed = seed.map_or(1, |text| text.parse().unwrap());
     for number in 0..policies {
-        let mut random = Random(seed + number);
+        let mut random = Random::new(seed + number);
         let rules = 12 + random.below(120);
         let text = random.policy(rules);
         let [classified, plain] = both(&text);
@@ -312,7 +310,7 @@ fn it_finds_what_the_plain_reading_finds() {
 /// Rules that stand in words, summaries and top bits of their own, and what lies between.
 #[test]
 fn rules_far_apart_are_found() {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut text = random.policy(12);
     let _ = writeln!(text, "  far:\n    rules:");
     for n in 0..9000u32 {
@@ -373,7 +371,7 @@ fn ranges_that_cost_too_much_are_left_to_the_test() {
         );
     }
     let [classified, plain] = both(&text);
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     for _ in 0..2000 {
         let src = 0x0a00_0000 + random.below(0x11_0000) as u32;
         let (addrs, dport) = (Addrs::V4 { src, dst: 1 }, random.below(2600) as u16);

@@ -20,6 +20,8 @@
 //! is re-run inside user namespaces where the system allows that. What a run that was killed left
 //! behind is removed by the next.
 //!
+//! `nft.rs` has another test, of rules against nftables: `cargo test --test kernel nftables_agrees`.
+//!
 //! Helpers are attached in every group (`group.rs`), and of each flow it is compared whether they
 //! announced it. How many flows are expected is not: our `replay` does not say so.
 //!
@@ -59,6 +61,7 @@
 mod dialogue;
 mod frame;
 mod group;
+mod nft;
 mod notation;
 mod oracle;
 mod random;
@@ -83,6 +86,7 @@ use referee::{Referee, Said};
 use scenario::Scenario;
 use shardwall::cli::lab::{as_root_of_a_namespace, is_root, remove_leftovers};
 use std::fmt::Write;
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Packets of a random conversation.
@@ -281,21 +285,47 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
+/// Plays that are timed do not share the machine.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Whether this process may make namespaces; else it runs `test` in another that may.
+fn may_play(test: &str) -> bool {
+    if is_root() {
+        return true;
+    }
+    let binary = std::env::current_exe().unwrap();
+    let binary = binary.to_string_lossy();
+    let status = as_root_of_a_namespace(&[&binary, test, "--nocapture"]).unwrap();
+    assert!(
+        status.success(),
+        "this test needs network namespaces; it failed inside `unshare -Urnm`, so run it as root"
+    );
+    false
+}
+
+fn fresh_seed() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64
+}
+
+#[test]
+fn nftables_agrees() {
+    let _alone = ALONE.lock();
+    if may_play("nftables_agrees") {
+        let seed = number("NFT_SEED").unwrap_or_else(fresh_seed);
+        let policies = number("NFT_POLICIES").unwrap_or(nft::POLICIES);
+        let packets = number("NFT_PACKETS").unwrap_or(nft::PACKETS);
+        let time = Duration::from_secs(number("NFT_SECONDS").unwrap_or(0));
+        nft::play(seed, policies, packets, time);
+    }
+}
+
 #[test]
 fn the_kernel_agrees() {
-    if !is_root() {
-        let binary = std::env::current_exe().unwrap();
-        let binary = binary.to_string_lossy();
-        let status =
-            as_root_of_a_namespace(&[&binary, "the_kernel_agrees", "--nocapture"]).unwrap();
-        assert!(
-            status.success(),
-            "this test needs network namespaces; it failed inside `unshare -Urnm`, so run it as root"
-        );
+    let _alone = ALONE.lock();
+    if !may_play("the_kernel_agrees") {
         return;
     }
-    let fresh = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-    let mut seed = number("KERNEL_SEED").unwrap_or_else(fresh);
+    let mut seed = number("KERNEL_SEED").unwrap_or_else(fresh_seed);
     let packets = number("KERNEL_PACKETS").unwrap_or(PACKETS);
     let time = number("KERNEL_SECONDS").map(Duration::from_secs);
     let start = Instant::now();

@@ -3,7 +3,7 @@
 Reads requests from its standard input. A frame is sent into one of the router's legs, and a line
 says what the kernel made of it: the time, state and direction at prerouting and the verdict (from
 NFLOG prefixes), and the flow after the packet (from ctnetlink). Other requests are answered with
-the whole table, or fill it.
+the whole table, or fill or empty it.
 """
 
 import ctypes
@@ -234,6 +234,10 @@ def main():
             continue
         if leg == 3:
             print(fill(table, struct.unpack("=I", frame)[0]), file=answers, flush=True)
+            continue
+        if leg == 4:
+            ask(table, message(1 << 8 | 2, 5, 0, 0, b""))
+            print("flushed", file=answers, flush=True)
             continue
         # All reports of earlier packets were heard; what the router says to itself is nothing.
         while select.select([log], [], [], 0)[0]:

@@ -55,13 +55,22 @@ pub(crate) struct Oracle {
     process: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
-    _router: Namespace,
+    router: Namespace,
     _ends: Namespace,
 }
 
 impl Oracle {
     /// Builds router number `at`, which plays `group`.
     pub(crate) fn new(at: usize, group: &Group) -> Result<Self, LabError> {
+        let mut oracle = Self::with(at, &group.ruleset(), &group.sysctls())?;
+        if group.full {
+            oracle.fill();
+        }
+        Ok(oracle)
+    }
+
+    /// Builds router number `at`, with these rules and settings.
+    pub(crate) fn with(at: usize, ruleset: &str, sysctls: &[String]) -> Result<Self, LabError> {
         let tag = format!("{KIND}{}-{at}", std::process::id());
         let router = Namespace::new(format!("{tag}-router"))?;
         let ends = Namespace::new(format!("{tag}-ends"))?;
@@ -77,9 +86,8 @@ impl Oracle {
             "net.ipv4.conf.all.rp_filter=0",
             "net.ipv6.conf.all.forwarding=1",
         ])?;
-        inside(&["nft", &group.ruleset()])?;
+        inside(&["nft", ruleset])?;
         // Only now does the namespace track anything.
-        let sysctls = group.sysctls();
         let sysctls: Vec<&str> = sysctls.iter().map(String::as_str).collect();
         inside(&[&["sysctl", "-qw"], sysctls.as_slice()].concat())?;
         let words = ["netns", "exec", router.name(), "python3", "-c", SCRIPT];
@@ -99,17 +107,26 @@ impl Oracle {
         let mut line = String::new();
         answers.read_line(&mut line).expect("is a pipe");
         assert_eq!(line.trim(), "ready", "the oracle did not start");
-        let mut oracle = Self {
+        Ok(Self {
             process,
             requests,
             answers,
-            _router: router,
+            router,
             _ends: ends,
-        };
-        if group.full {
-            oracle.fill();
-        }
-        Ok(oracle)
+        })
+    }
+
+    /// Runs nft in the router; what it said.
+    pub(crate) fn nft(&self, words: &[&str]) -> Result<String, LabError> {
+        let inside = ["ip", "netns", "exec", self.router.name(), "nft"];
+        let output = run(&[&inside, words].concat())?;
+        Ok(String::from_utf8(output.stdout).expect("text"))
+    }
+
+    /// Forgets every flow.
+    pub(crate) fn flush(&mut self) {
+        self.request(4, 0, &[], &[]);
+        assert_eq!(self.line(), "flushed");
     }
 
     /// Whether the table of the group `full` can be filled here.

@@ -82,7 +82,7 @@ impl Referee {
     pub(crate) fn new(at: usize, group: &Group) -> Result<Self, LabError> {
         Ok(Self {
             oracle: Oracle::new(at, group)?,
-            replay: Replay::new(at, group),
+            replay: Replay::new(at, &group.policy()),
             alone: alone(),
             label: FIRST_LABEL,
             flows: Vec::new(),

@@ -1,6 +1,5 @@
 //! Our side: the packets as a capture, and what the built `shardwall replay` says of each.
 
-use crate::group::Group;
 use crate::oracle::KIND;
 use crate::view::{FlowView, View};
 use serde_json::Value;
@@ -29,19 +28,30 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// For router number `at`.
-    pub(crate) fn new(at: usize, group: &Group) -> Self {
+    /// For router number `at`, and a policy.
+    pub(crate) fn new(at: usize, policy: &str) -> Self {
         let name = format!("shardwall-{KIND}{}", std::process::id());
         let dir = env::temp_dir().join(name).join(at.to_string());
         fs::create_dir_all(&dir).expect("a folder for captures");
-        fs::write(dir.join("policy.yaml"), group.policy()).expect("a policy");
         let built = env!("CARGO_BIN_EXE_shardwall");
         let binary = env::var_os("KERNEL_BINARY").map_or(built.into(), PathBuf::from);
-        Self { dir, binary }
+        let this = Self { dir, binary };
+        this.load(policy);
+        this
+    }
+
+    /// Another policy from now on.
+    pub(crate) fn load(&self, policy: &str) {
+        fs::write(self.dir.join("policy.yaml"), policy).expect("a policy");
     }
 
     /// What is said of each of `packets`, which are in the order of their time.
     pub(crate) fn play(&self, packets: &[Packet]) -> Vec<View> {
+        self.lines(packets).iter().map(read).collect()
+    }
+
+    /// That in all its words.
+    pub(crate) fn lines(&self, packets: &[Packet]) -> Vec<Value> {
         let (policy, trace) = (self.dir.join("policy.yaml"), self.dir.join("trace.pcapng"));
         fs::write(&trace, capture(packets)).expect("a capture");
         let mut command = Command::new(&self.binary);
@@ -54,9 +64,10 @@ impl Replay {
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "replay: {complaint}");
         let text = String::from_utf8(output.stdout).expect("text");
-        let views: Vec<View> = text.lines().map(read).collect();
-        assert_eq!(views.len(), packets.len(), "replay: {complaint}");
-        views
+        let json = |line| serde_json::from_str(line).expect("JSON");
+        let lines: Vec<Value> = text.lines().map(json).collect();
+        assert_eq!(lines.len(), packets.len(), "replay: {complaint}");
+        lines
     }
 }
 
@@ -70,8 +81,7 @@ impl Drop for Replay {
 
 /// One line of the answer. A packet that never came to a rule has nothing but that to it: the
 /// kernel says no more.
-fn read(line: &str) -> View {
-    let line: Value = serde_json::from_str(line).expect("JSON");
+fn read(line: &Value) -> View {
     let text = |key: &str| line[key].as_str().unwrap_or("-").to_owned();
     let mut verdict = text("verdict");
     let reason = text("reason");

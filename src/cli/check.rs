@@ -3,6 +3,7 @@
 use super::args::CheckArgs;
 use super::output::{Failure, Output, Result};
 use crate::control::appliance::rules;
+use crate::dataplane::clock::unix_time;
 use crate::policy;
 use serde_json::json;
 
@@ -10,7 +11,8 @@ use serde_json::json;
 /// standard output.
 pub(super) fn check(args: &CheckArgs, out: &mut Output<'_>) -> Result {
     match policy::load(&args.policy) {
-        Ok(checked) => {
+        Ok(mut checked) => {
+            checked.warn_of_time(unix_time() as u64);
             let (rules, warnings) = (rules(&checked.model), checked.warnings.len());
             if out.is_json() {
                 return out.json(&json!({

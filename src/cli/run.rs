@@ -25,6 +25,7 @@ mod appliance {
     use crate::control::listeners::Listeners;
     use crate::control::logfile::LogFile;
     use crate::control::thread::Control;
+    use crate::dataplane::clock::unix_time;
     use crate::dataplane::dpdk::{
         DpdkError, Eal, EalOptions, Hugepages, PortInfo, PortSpec, Ports, mempool, pci_devices,
     };
@@ -41,13 +42,14 @@ mod appliance {
     /// Runs the appliance under the policy in the file at `policy` until it is told to stop.
     #[allow(clippy::print_stderr)] // diagnostics underline the policy's text: for people
     pub(in crate::cli) fn execute(policy: &Path) -> ExitCode {
-        let checked = match policy::load(policy) {
+        let mut checked = match policy::load(policy) {
             Ok(checked) => checked,
             Err(errors) => {
                 eprintln!("{errors}");
                 return ExitCode::FAILURE;
             }
         };
+        checked.warn_of_time(unix_time() as u64);
         eprint!("{}", checked.render_warnings());
         let log = logging::init(&checked.model.system.log);
         match run(policy, checked.model, log) {

@@ -295,7 +295,8 @@ impl Appliance {
     }
 
     fn replace(&self, path: &Path, mode: Option<ReloadMode>) -> Result<ReloadReport, ReloadError> {
-        let checked = policy::load(path).map_err(ReloadError::Policy)?;
+        let mut checked = policy::load(path).map_err(ReloadError::Policy)?;
+        checked.warn_of_time(unix_time() as u64);
         let differences = self.restart_needed(&checked.model)?;
         let generation = self.generation() + 1;
         let workers = self.shared.workers.len();

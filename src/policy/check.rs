@@ -9,29 +9,38 @@
 
 mod chains;
 mod conntrack;
+mod contradictions;
 mod files;
 mod flows;
 mod graph;
 mod headers;
 mod helpers;
+mod management;
 mod matches;
+mod region;
 mod sections;
 mod sets;
+mod shadow;
 #[cfg(test)]
 pub(super) mod tests;
 mod timeouts;
 mod times;
+mod untracked;
+mod wide;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::chains::{ReadChain, RulePlaces};
+use self::management::Managed;
 use self::sets::Set;
 use self::timeouts::Profiles;
 use self::times::Clock;
 use super::diagnostic::{self, Diagnostic, Place, PolicyErrors, Severity, Sink};
-use super::model::{Policy, Port, ReloadMode};
+use super::model::{Bridge, Policy, Port, ReloadMode, Rule, Zone};
 use super::names::parse_number;
 use super::yaml::{self, Key, Kind, Node};
+use super::{MAX_PORTS, PortId};
 use crate::conntrack::helper::Info;
 use crate::helpers::INFOS;
 
@@ -46,9 +55,25 @@ pub struct Checked {
     pub hash: u64,
     file: String,
     text: Arc<str>,
+    /// Where a `time` ends for good, and when.
+    ends: Vec<(Place, u64)>,
 }
 
 impl Checked {
+    /// Adds what looks wrong `unix` seconds after 1970: windows of time that are over. Checking
+    /// itself knows no clock.
+    pub fn warn_of_time(&mut self, unix: u64) {
+        let mut sink = Sink::new(&self.text);
+        for (place, end) in std::mem::take(&mut self.ends) {
+            if end <= unix {
+                sink.warn(place, "this rule never matches again: its time is over")
+                    .help("remove the rule, or give it a later `until`");
+            }
+        }
+        self.warnings.extend(sink.finish());
+        self.warnings.sort_by_key(|warning| warning.place());
+    }
+
     /// The warnings with the text underlined; empty without any.
     pub fn render_warnings(&self) -> String {
         diagnostic::render(&self.file, &self.text, &self.warnings)
@@ -93,10 +118,18 @@ pub(super) fn parse_with(
         hash: fnv1a(text.as_bytes()),
         profiles: Profiles::default(),
         clock: None,
+        zones: [None; MAX_PORTS],
+        peers: [None; MAX_PORTS],
+        used_sets: BTreeSet::new(),
+        management: Vec::new(),
+        ends: Vec::new(),
     };
     let root = yaml::read(text, &mut checker.sink);
     let model = root.and_then(|root| checker.policy(&root));
-    let hash = checker.hash;
+    if let Some(model) = &model {
+        checker.judge_management(model);
+    }
+    let (hash, ends) = (checker.hash, checker.ends);
     let found = checker.sink.finish();
     match model {
         Some(mut model) if found.iter().all(|d| d.severity == Severity::Warning) => {
@@ -108,6 +141,7 @@ pub(super) fn parse_with(
                 hash,
                 file: name.into(),
                 text: source,
+                ends,
             })
         }
         _ => Err(PolicyErrors::new(name, text, found)),
@@ -148,6 +182,16 @@ struct Checker<'a> {
     range_room: Option<usize>,
     /// Of all that was read.
     hash: u64,
+    /// The zone of each port that is in a bridge.
+    zones: [Option<Zone>; MAX_PORTS],
+    /// Where what comes in by a port leaves.
+    peers: [Option<PortId>; MAX_PORTS],
+    /// Sets that something refers to.
+    used_sets: BTreeSet<String>,
+    /// Flows that must stay possible.
+    management: Vec<Managed>,
+    /// Where a `time` ends for good, and when.
+    ends: Vec<(Place, u64)>,
 }
 
 /// The entries of a mapping whose keys were checked.
@@ -214,6 +258,7 @@ impl Checker<'_> {
             .get("bridge")
             .map(|node| self.bridges(node))
             .unwrap_or_default();
+        self.know_bridges(&bridges);
         if !self.ports.is_empty() && top.get("bridge").is_none() {
             let place = top.key("bridge").or(top.key("ports")).unwrap_or(top.place);
             self.sink
@@ -250,6 +295,14 @@ impl Checker<'_> {
                 Vec::new()
             }
         };
+        self.look_wrong(&helpers, &raw, &chains);
+        if let Some(node) = top.get("sets") {
+            self.sets_are_used(node);
+        }
+        let rules =
+            |read: Vec<(Rule, RulePlaces)>| read.into_iter().map(|(rule, _)| rule).collect();
+        let (helpers, raw) = (rules(helpers), rules(raw));
+        let chains = chains.into_iter().map(|read| read.chain).collect();
         let ports = std::mem::take(&mut self.ports);
         let Profiles { used, zones, .. } = std::mem::take(&mut self.profiles);
         Some(Policy {
@@ -266,6 +319,32 @@ impl Checker<'_> {
             chains,
             source: Arc::from(""),
         })
+    }
+
+    /// Remembers where frames go, which decides about what rules can match.
+    fn know_bridges(&mut self, bridges: &[Bridge]) {
+        for bridge in bridges {
+            for (from, to) in [(bridge.a, bridge.b), (bridge.b, bridge.a)] {
+                let at = usize::from(from.0);
+                self.peers[at] = Some(to);
+                self.zones[at] = Some(bridge.zone);
+            }
+        }
+    }
+
+    /// Warns about what is legal and looks wrong, where there are no errors: a rule with a mistake
+    /// in its matches would seem to match everything.
+    fn look_wrong(
+        &mut self,
+        helpers: &[(Rule, RulePlaces)],
+        raw: &[(Rule, RulePlaces)],
+        chains: &[ReadChain],
+    ) {
+        if self.sink.has_errors() || self.peers.iter().all(Option::is_none) {
+            return;
+        }
+        self.warn_of_order(helpers, raw, chains);
+        self.helpers_see_their_flows(helpers, raw);
     }
 
     /// Reads a mapping: reports keys that are not in `keys`, and empty values of keys that are not

@@ -184,6 +184,11 @@ impl Diagnostic {
         }
     }
 
+    /// Where it stands in the policy.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
     /// The file that it is about, if that is not the policy itself but one that the policy names.
     pub fn file(&self) -> Option<&str> {
         self.elsewhere.as_ref().map(|at| at.file.as_str())

@@ -507,6 +507,27 @@ impl ProtoSet {
         self.0[usize::from(proto >> 6)] >> (proto & 63) & 1 == 1
     }
 
+    /// Whether `other` holds all of them.
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.0
+            .iter()
+            .zip(other.0)
+            .all(|(own, other)| own & !other == 0)
+    }
+
+    /// The smallest number that it holds.
+    pub fn first(&self) -> Option<u8> {
+        let words = self.0.iter().enumerate();
+        let mut held = words.filter(|(_, word)| **word != 0);
+        held.next()
+            .map(|(at, word)| at as u8 * 64 + word.trailing_zeros() as u8)
+    }
+
+    /// Those that `other` holds too.
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] & other.0[at]))
+    }
+
     /// Every other protocol.
     pub fn complement(self) -> Self {
         Self(self.0.map(|word| !word))

@@ -317,7 +317,7 @@ impl Compiled {
 const KNOWN: u8 = flags::FIN | flags::SYN | flags::RST | flags::ACK;
 
 /// The packet that started a flow, as far as its tuple says it.
-fn first_packet(tuple: &Tuple) -> Parsed {
+pub(super) fn first_packet(tuple: &Tuple) -> Parsed {
     let l4 = match (tuple.proto, tuple.ports) {
         (proto::TCP, Ports::Ports { sport, dport }) => L4::Tcp(TcpHeader {
             sport,

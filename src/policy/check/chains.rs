@@ -56,15 +56,12 @@ pub(super) struct RulePlaces {
 }
 
 impl Checker<'_> {
-    pub(super) fn raw(&mut self, node: &Node) -> Vec<Rule> {
+    pub(super) fn raw(&mut self, node: &Node) -> Vec<(Rule, RulePlaces)> {
         let items = self.list(node, "`raw`").unwrap_or_default();
         self.rules(items, "raw", Stage::Raw)
-            .into_iter()
-            .map(|(rule, _)| rule)
-            .collect()
     }
 
-    pub(super) fn chains(&mut self, node: &Node) -> Vec<Chain> {
+    pub(super) fn chains(&mut self, node: &Node) -> Vec<ReadChain> {
         let Some(entries) = self.entries(node, "`chains`") else {
             return Vec::new();
         };
@@ -127,7 +124,7 @@ impl Checker<'_> {
         chains.sort_by_key(|read| read.chain.name != FORWARD);
         self.check_jumps(&chains);
         self.check_reach(&chains);
-        chains.into_iter().map(|read| read.chain).collect()
+        chains
     }
 
     pub(super) fn rules(

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Checker;
 use super::chains::ReadChain;
+use super::shadow::ends;
 use crate::policy::diagnostic::{Place, nearest};
 use crate::policy::model::{Action, FORWARD, MAX_JUMPS};
 
@@ -153,19 +154,14 @@ impl Checker<'_> {
                 let message = format!("chain `{}` is never jumped to", read.chain.name);
                 self.sink.warn(read.place, message);
             }
-            let ends = |action: &Action| !matches!(action, Action::Continue | Action::Jump(_));
             let rules = &read.chain.rules;
             let last = rules
                 .iter()
-                .position(|r| r.matches.is_empty() && ends(&r.action));
+                .position(|rule| rule.matches.is_empty() && ends(rule));
             if let Some(last) = last.filter(|_| sound)
                 && let Some(places) = read.rules.get(last + 1)
             {
-                let message = format!(
-                    "never reached: rule `{}` in line {} matches every packet",
-                    rules[last].name, rules[last].line
-                );
-                self.sink.warn(places.name, message);
+                self.never_reached(places.name, &rules[last]);
             }
         }
     }

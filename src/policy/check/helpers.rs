@@ -2,7 +2,7 @@
 //!
 //! Life-cycle and concurrency: as `check`.
 
-use super::chains::Stage;
+use super::chains::{RulePlaces, Stage};
 use super::flows::OF_FLOWS;
 use super::{Checker, Fields};
 use crate::conntrack::helper::{HelperId, Info, Permissions};
@@ -15,15 +15,13 @@ use crate::policy::names::protocol_name;
 use crate::policy::yaml::Node;
 
 /// Keys of a helper line that are not matches.
-pub(super) const HELPER_KEYS: [&str; 5] = ["name", "comment", "helper", "loose", "low-ports"];
+pub(super) const HELPER_KEYS: [&str; 5] =
+    ["name", "comment", "helper", "loose", "low-ports"];
 
 impl Checker<'_> {
-    pub(super) fn helpers(&mut self, node: &Node) -> Vec<Rule> {
+    pub(super) fn helpers(&mut self, node: &Node) -> Vec<(Rule, RulePlaces)> {
         let items = self.list(node, "`helpers`").unwrap_or_default();
         self.rules(items, "helpers", Stage::Helper)
-            .into_iter()
-            .map(|(line, _)| line)
-            .collect()
     }
 
     /// Reads which flows a line is for, and what listens to them. The matches hold only for flows

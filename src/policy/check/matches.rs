@@ -117,6 +117,9 @@ impl Checker<'_> {
             self.contradictions(fields, &m);
         }
         self.flows_are_there(fields, &m);
+        if let (Some(node), Some(time)) = (fields.get("time"), &m.time) {
+            self.time_comes(node, time);
+        }
         m
     }
 
@@ -129,48 +132,6 @@ impl Checker<'_> {
                 self.sink
                     .error(place, format!("`{key}` needs a protocol that has ports"))
                     .help("add `proto: tcp`, or udp, sctp, udplite or a list of these");
-            }
-        }
-    }
-
-    /// Warns about matches that cannot all hold.
-    fn contradictions(&mut self, fields: &Fields<'_>, m: &Matches) {
-        let has = |number: u8| m.proto.is_none_or(|protos| protos.contains(number));
-        let mut never = |key: &str, why: &str| {
-            if let Some(place) = fields.key(key) {
-                self.sink
-                    .warn(place, format!("this rule never matches: {why}"));
-            }
-        };
-        if m.tcp_flags.is_some() && !has(proto::TCP) {
-            never(
-                "tcp-flags",
-                "`tcp-flags` is for TCP, and `proto` excludes it",
-            );
-        }
-        if m.icmp.is_some() && !has(proto::ICMP) && !has(proto::ICMPV6) {
-            never(
-                "icmp-type",
-                "`icmp-type` is for ICMP, and `proto` excludes it",
-            );
-        }
-        let (mut v4, mut v6) = (
-            m.family != Some(Family::Ipv6),
-            m.family != Some(Family::Ipv4),
-        );
-        for (key, addr) in [("saddr", &m.saddr), ("daddr", &m.daddr)] {
-            // that a set from files holds nothing today was told where it is made
-            let Some(addr) = addr
-                .as_ref()
-                .filter(|addr| addr.set.has_v4() || addr.set.has_v6())
-            else {
-                continue;
-            };
-            v4 &= addr.set.has_v4();
-            v6 &= addr.set.has_v6();
-            if !v4 && !v6 {
-                never(key, "its addresses are of different families");
-                return;
             }
         }
     }
@@ -307,6 +268,7 @@ impl Checker<'_> {
                 U16Set::new(
                     rest.ranges()
                         .iter()
+                        .filter(|(low, _)| *low <= 4094)
                         .map(|(low, high)| (*low, (*high).min(4094))),
                 )
             }

@@ -209,6 +209,7 @@ impl Checker<'_> {
             "mbufs",
             "memory",
             "log",
+            "management",
         ];
         let Some(fields) = self.fields(node, "`system`", keys, &[]) else {
             return system;
@@ -281,6 +282,9 @@ impl Checker<'_> {
         }
         if let Some(node) = fields.get("time-zone") {
             system.time_zone = self.time_zone(node);
+        }
+        if let Some(node) = fields.get("management") {
+            self.management(node);
         }
         let mut amount = |key: &str, min: u64, max: u64| {
             let number = fields

@@ -295,6 +295,7 @@ impl Checker<'_> {
     /// Adds what `draft` refers to.
     fn finish(&mut self, name: &str, mut draft: Draft<'_>, names: &[&str]) -> Set {
         let references = std::mem::take(&mut draft.references);
+        references.iter().for_each(|(_, other)| self.use_set(other));
         if let [(_, only)] = references[..]
             && let (None, Some(Set::Addrs(set))) = (draft.kind, self.sets.get(only))
             && !draft.broken
@@ -349,6 +350,7 @@ impl Checker<'_> {
     }
 
     pub(super) fn addr_set(&mut self, place: Place, key: &str, name: &str) -> Option<Arc<AddrSet>> {
+        self.use_set(name);
         match self.sets.get(name) {
             Some(Set::Addrs(set)) => Some(Arc::clone(set)),
             Some(Set::Empty) => Some(Arc::default()),
@@ -357,6 +359,7 @@ impl Checker<'_> {
     }
 
     pub(super) fn port_set(&mut self, place: Place, key: &str, name: &str) -> Option<U16Set> {
+        self.use_set(name);
         match self.sets.get(name) {
             Some(Set::Ports(set)) => Some(set.clone()),
             Some(Set::Empty) => Some(U16Set::default()),
@@ -366,10 +369,36 @@ impl Checker<'_> {
 
     /// The ports of the policy in a set, one bit each.
     pub(super) fn interface_set(&mut self, place: Place, key: &str, name: &str) -> Option<u64> {
+        self.use_set(name);
         match self.sets.get(name) {
             Some(Set::Interfaces(mask)) => Some(*mask),
             Some(Set::Empty) => Some(0),
             _ => self.no_such_set(place, key, name, "interfaces"),
+        }
+    }
+
+    fn use_set(&mut self, name: &str) {
+        if !self.used_sets.contains(name) {
+            self.used_sets.insert(name.to_owned());
+        }
+    }
+
+    /// Warns about sets that nothing refers to.
+    pub(super) fn sets_are_used(&mut self, node: &Node) {
+        // what refers to it may be what could not be read
+        let Kind::Map(entries) = &node.kind else {
+            return;
+        };
+        if self.sink.has_errors() {
+            return;
+        }
+        for (key, _) in entries {
+            if !self.used_sets.contains(&key.text) {
+                let message = format!("set `{}` is never used", key.text);
+                self.sink
+                    .warn(key.place, message)
+                    .help(format!("rules refer to it as ${}", key.text));
+            }
         }
     }
 

@@ -99,3 +99,31 @@ fn aliases_multiply_only_so_far() {
     assert_eq!(told.len(), 1);
     assert!(told[0].contains("not valid YAML"), "{told:?}");
 }
+
+#[test]
+fn shadowed_rules_among_many() {
+    // alike in all that rules are kept apart by: comparing them ends some time
+    let mut text = format!("{HEAD}chains:\n  forward:\n    rules:\n");
+    for n in 0..50_000 {
+        writeln!(text, "      - {{ proto: tcp, sport: {n}, action: drop }}").unwrap();
+    }
+    assert_eq!(quickly("alike", || found(&text)), [""; 0]);
+    // each behind one that takes it
+    let mut text = format!("{HEAD}chains:\n  forward:\n    rules:\n");
+    for n in 0..50_000u32 {
+        let (b, c, len) = (n >> 9, n >> 1 & 255, if n & 1 == 0 { "0/24" } else { "7" });
+        let port = if n & 1 == 0 { "0-65535" } else { "22" };
+        writeln!(
+            text,
+            "      - {{ saddr: 10.{b}.{c}.{len}, proto: tcp, dport: {port}, action: drop }}"
+        )
+        .unwrap();
+    }
+    let told = quickly("shadowed", || found(&text));
+    assert_eq!(told.len(), 25_000);
+    assert!(
+        told[0].contains("redundant: rule `1` in line 8"),
+        "{}",
+        told[0]
+    );
+}

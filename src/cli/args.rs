@@ -54,6 +54,8 @@ pub enum Command {
     Run(RunArgs),
     /// Say whether a policy is valid, and everything that is wrong with it.
     Check(CheckArgs),
+    /// Print the policy language as a JSON Schema, by which editors complete and underline.
+    Schema,
     /// Turn a rule set of nftables or iptables into a policy.
     Import(ImportArgs),
     /// Run a capture through a policy, without ports or root, and print what happens to each packet.

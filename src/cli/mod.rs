@@ -20,6 +20,7 @@ mod output;
 mod remote;
 mod replay;
 mod run;
+mod schema;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +49,7 @@ fn dispatch(args: Args) -> ExitCode {
         Command::Explain(args) => print(&|out| explain::execute(&args, &socket, out)),
         Command::Demo(args) => demo::execute(args.keep),
         Command::Check(args) => print(&|out| check::check(&args, out)),
+        Command::Schema => print(&|out| schema::execute(out)),
         Command::Import(args) => Output::standard_code(format, |out| import::execute(&args, out)),
         Command::Diff(args) => print(&|out| diff::diff(&args, &socket, out)),
         Command::Reload(args) => print(&|out| remote::reload(&args, &socket, out)),

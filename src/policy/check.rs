@@ -32,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::chains::{ReadChain, RulePlaces};
+pub(super) use self::flows::STATUS;
 use self::management::Managed;
 use self::sets::Set;
 use self::timeouts::Profiles;
@@ -43,6 +44,15 @@ use super::yaml::{self, Key, Kind, Node};
 use super::{MAX_PORTS, PortId};
 use crate::conntrack::helper::Info;
 use crate::helpers::INFOS;
+
+/// Key tables, for what describes the language elsewhere.
+#[cfg(test)]
+pub(super) mod keys {
+    pub(in crate::policy) use super::chains::RULE_KEYS as RULE;
+    pub(in crate::policy) use super::flows::OF_FLOWS;
+    pub(in crate::policy) use super::helpers::HELPER_KEYS as HELPER_LINE;
+    pub(in crate::policy) use super::matches::MATCHES;
+}
 
 /// A policy that may be used.
 #[derive(Clone, Debug)]

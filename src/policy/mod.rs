@@ -23,6 +23,7 @@ mod prospect;
 pub(crate) mod random;
 mod ranges;
 mod restart;
+mod schema;
 mod timeouts;
 mod yaml;
 
@@ -47,6 +48,7 @@ pub use names::protocol_name;
 pub use prospect::{Fate, Prospect};
 pub use ranges::{AddrSet, BadRange, IpRange, U16Set};
 pub use restart::restart_needed;
+pub use schema::schema;
 pub use timeouts::{NoNumber, Profile, ProfileId};
 
 /// A port of the policy, by its place in `ports:`; index into every per-port array.

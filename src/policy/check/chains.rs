@@ -16,7 +16,7 @@ use crate::policy::model::{
 use crate::policy::yaml::{Kind, Node};
 
 /// Keys of a rule that are not matches.
-const RULE_KEYS: [&str; 9] = [
+pub(in crate::policy) const RULE_KEYS: [&str; 9] = [
     "name", "comment", "action", "jump", "goto", "log", "mark", "count", "timeout",
 ];
 

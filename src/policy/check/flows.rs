@@ -12,7 +12,7 @@ use crate::policy::names::{self, names, parse_number};
 use crate::policy::yaml::Node;
 
 /// Keys of matches that only a packet with a flow can pass.
-pub(super) const OF_FLOWS: [&str; 5] = [
+pub(in crate::policy) const OF_FLOWS: [&str; 5] = [
     "ct-direction",
     "ct-mark",
     "ct-status",
@@ -21,7 +21,7 @@ pub(super) const OF_FLOWS: [&str; 5] = [
 ];
 
 /// Words of `ct-status`.
-const STATUS: [(&str, u8); 4] = [
+pub(in crate::policy) const STATUS: [(&str, u8); 4] = [
     ("expected", flow_status::EXPECTED),
     ("seen-reply", flow_status::SEEN_REPLY),
     ("assured", flow_status::ASSURED),

@@ -15,7 +15,7 @@ use crate::policy::names::protocol_name;
 use crate::policy::yaml::Node;
 
 /// Keys of a helper line that are not matches.
-pub(super) const HELPER_KEYS: [&str; 5] =
+pub(in crate::policy) const HELPER_KEYS: [&str; 5] =
     ["name", "comment", "helper", "loose", "low-ports"];
 
 impl Checker<'_> {

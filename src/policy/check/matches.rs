@@ -12,7 +12,7 @@ use crate::policy::ranges::{AddrSet, U16Set};
 use crate::policy::yaml::{Kind, Node};
 
 /// Keys of a rule that are matches.
-pub(super) const MATCHES: [&str; 23] = [
+pub(in crate::policy) const MATCHES: [&str; 23] = [
     "iif",
     "oif",
     "family",

@@ -2,16 +2,14 @@
 //! at those before it.
 //!
 //! For each *axis* (source address, destination port, state, …) the range of values is cut into
-//! intervals in which the same rules hold, and the rules of an interval are a set of bits, one for
-//! each operation. What can match a packet is the intersection of the sets that its values lead to,
-//! and of rules that do not ask, in the order of the rules. Sets are kept sparse in three levels of
-//! 64 (words, summaries of words, a top), and are intersected from the top, so that a search steps
-//! over everything that one axis excludes: an aggregated bit vector (Baboescu and Varghese,
-//! SIGCOMM 2001).
+//! intervals in which the same rules hold. A rule is filed under one of the axes that it asks about:
+//! that on which it has the least company. What can match a packet is then in the lists that its
+//! values lead to, one an axis, and in the list of rules that are filed nowhere; they are gone
+//! through together, in the order of the rules.
 //!
-//! A set may hold more than what matches, never less: each candidate is tested by all its
-//! predicates. So what costs too much room (a wide range among many narrow ones) counts as not
-//! asked, and matches that no axis has (flags, lengths, limits) are left to the test.
+//! A list may hold more than what matches, never less: each candidate is tested by all its
+//! predicates. So matches that no axis has (flags, lengths, limits) are left to the test, and what
+//! would take too much room (a wide range among many narrow ones) is filed nowhere.
 //!
 //! Life-cycle: built with its policy, off the packet path, then only read. Concurrency: immutable.
 
@@ -27,13 +25,9 @@ use super::compile::{Op, Pred, Tables};
 use super::eval::Facts;
 use crate::conntrack::types::Dir;
 use crate::wire::parsed::{Addrs, L3, NO_VLAN};
-use build::{Builder, Spans};
+use build::{Addr, Builder, Files, Spans};
 use intervals::{Intervals, Number};
 
-/// Most operations that three levels of 64 hold.
-pub(super) const MAX_OPS: usize = 64 * 64 * 64;
-/// An axis that fewer rules ask about is left to the test.
-const ASKED: usize = 8;
 /// Axes that a packet has.
 const AXES: usize = 9;
 
@@ -45,6 +39,8 @@ pub(super) struct Classifier {
     src6: Option<Axis<u128>>,
     dst6: Option<Axis<u128>>,
     numbers: Vec<(Field, Axis<u16>)>,
+    /// Operations that are filed nowhere.
+    unfiled: Box<[u32]>,
 }
 
 /// What an axis of small numbers reads.
@@ -75,249 +71,150 @@ const FIELDS: [Field; 7] = [
 #[derive(Debug)]
 struct Axis<T> {
     intervals: Intervals<T>,
-    /// The class of each interval.
-    classes: Box<[u32]>,
-    sets: Sets,
+    /// Of each interval: where its list begins in `ops`, and how long it is.
+    lists: Box<[(u32, u32)]>,
+    ops: Box<[u32]>,
 }
 
-/// Sets of operations.
-#[derive(Debug)]
-struct Sets {
-    /// A set each.
-    classes: Box<[Class]>,
-    summaries: Box<[Class]>,
-    words: Box<[u64]>,
-    /// What is in every set: operations that do not ask about this axis.
-    wild: Wild,
-}
-
-/// Sixty-four places, and where those that are not empty are found, one after the other.
-#[derive(Clone, Copy, Debug, Default)]
-struct Class {
-    bits: u64,
-    first: u32,
-}
-
-impl Class {
+impl<T: Number> Axis<T> {
     #[inline]
-    fn place(self, at: u32) -> Option<usize> {
-        let bit = 1u64 << (at & 63);
-        let before = (self.bits & (bit - 1)).count_ones();
-        (self.bits & bit != 0).then_some((self.first + before) as usize)
-    }
-}
-
-/// A set that is not sparse.
-#[derive(Debug, Default)]
-struct Wild {
-    top: u64,
-    summaries: Box<[u64]>,
-    words: Box<[u64]>,
-}
-
-/// The set that one axis contributes.
-#[derive(Clone, Copy, Debug)]
-struct View<'a> {
-    sets: &'a Sets,
-    class: Class,
-}
-
-impl View<'_> {
-    #[inline]
-    fn top(&self) -> u64 {
-        self.class.bits | self.sets.wild.top
+    fn list(&self, value: T) -> &[u32] {
+        let interval = self.intervals.find(value) as usize;
+        let (first, len) = self.lists.get(interval).copied().unwrap_or_default();
+        let first = first as usize;
+        let list = self.ops.get(first..first + len as usize);
+        list.unwrap_or_default()
     }
 
-    #[inline]
-    fn summary(&self, at: u32) -> u64 {
-        let wild = self.sets.wild.summaries.get(at as usize);
-        let own = self.own_summary(at).map_or(0, |summary| summary.bits);
-        wild.copied().unwrap_or(0) | own
-    }
-
-    #[inline]
-    fn own_summary(&self, at: u32) -> Option<Class> {
-        self.sets.summaries.get(self.class.place(at)?).copied()
-    }
-
-    #[inline]
-    fn word(&self, at: u32) -> u64 {
-        let wild = self.sets.wild.words.get(at as usize);
-        let own = self.own_summary(at >> 6);
-        let own = own.and_then(|summary| self.sets.words.get(summary.place(at)?));
-        wild.copied().unwrap_or(0) | own.copied().unwrap_or(0)
+    fn bytes(&self) -> usize {
+        self.intervals.bytes() + size_of_val(&*self.lists) + size_of_val(&*self.ops)
     }
 }
 
 /// The search for one packet.
 #[derive(Debug)]
 pub(super) struct Candidates<'a> {
-    views: ArrayVec<View<'a>, AXES>,
-    top: u64,
-    /// Number of the word at hand, and the word.
-    at: u32,
-    word: u64,
+    /// The lists that are not empty.
+    all: Lists<'a>,
+    /// What of them is not before `from`.
+    left: Lists<'a>,
+    from: u32,
 }
 
-impl Candidates<'_> {
+type Lists<'a> = ArrayVec<&'a [u32], { AXES + 1 }>;
+
+impl<'a> Candidates<'a> {
+    #[inline]
+    fn new() -> Self {
+        Self {
+            all: Lists::new(),
+            left: Lists::new(),
+            from: 0,
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, list: &'a [u32]) {
+        if !list.is_empty() && self.all.try_push(list).is_ok() {
+            self.left.push(list);
+        }
+    }
+
     /// The first operation from `from` on that can match.
     #[inline]
     pub(super) fn next(&mut self, from: u32) -> Option<u32> {
-        let mut at = from >> 6;
-        let mut word = self.word(at) & (u64::MAX << (from & 63));
-        while word == 0 {
-            at = self.next_word(at + 1)?;
-            word = self.word(at);
+        if from < self.from {
+            // back from a chain that stands behind
+            self.left = self.all.clone();
         }
-        Some(at << 6 | word.trailing_zeros())
-    }
-
-    /// The first word from `from` on whose summary says that it may not be empty.
-    #[inline]
-    fn next_word(&self, from: u32) -> Option<u32> {
-        let mut at = from >> 6;
-        let mut bits = self.summary(at) & (u64::MAX << (from & 63));
-        while bits == 0 {
-            let later = self.top & u64::MAX.checked_shl(at + 1).unwrap_or(0);
-            if later == 0 {
-                return None;
+        self.from = from;
+        let mut least = u32::MAX;
+        for list in &mut self.left {
+            while let [first, rest @ ..] = *list {
+                if *first >= from {
+                    least = least.min(*first);
+                    break;
+                }
+                *list = match rest.get(FAR) {
+                    Some(far) if *far < from => {
+                        let skip = rest.partition_point(|op| *op < from);
+                        rest.get(skip..).unwrap_or_default()
+                    }
+                    _ => rest,
+                };
             }
-            at = later.trailing_zeros();
-            bits = self.summary(at);
         }
-        Some(at << 6 | bits.trailing_zeros())
-    }
-
-    #[inline]
-    fn summary(&self, at: u32) -> u64 {
-        self.all(|view| view.summary(at))
-    }
-
-    #[inline]
-    fn word(&mut self, at: u32) -> u64 {
-        if self.at != at {
-            self.at = at;
-            self.word = self.all(|view| view.word(at));
-        }
-        self.word
-    }
-
-    #[inline]
-    fn all(&self, bits: impl Fn(&View<'_>) -> u64) -> u64 {
-        self.views
-            .iter()
-            .fold(u64::MAX, |all, view| all & bits(view))
+        (least != u32::MAX).then_some(least)
     }
 }
 
-impl<T: Number> Axis<T> {
-    #[inline]
-    fn view(&self, value: Option<T>) -> View<'_> {
-        let class = value.and_then(|value| {
-            let interval = self.intervals.find(value) as usize;
-            let class = *self.classes.get(interval)?;
-            self.sets.classes.get(class as usize).copied()
-        });
-        View {
-            sets: &self.sets,
-            class: class.unwrap_or_default(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let Sets {
-            classes,
-            summaries,
-            words,
-            wild,
-        } = &self.sets;
-        self.intervals.bytes()
-            + size_of_val(&*self.classes)
-            + size_of_val(&**classes)
-            + size_of_val(&**summaries)
-            + size_of_val(&**words)
-            + size_of_val(&*wild.summaries)
-            + size_of_val(&*wild.words)
-    }
-}
+/// A list that lags so many operations behind is bisected.
+const FAR: usize = 6;
 
 impl Classifier {
-    /// The classifier of `ops`; `None` if there are more than it can hold. `peer` says where what
-    /// comes in by a port leaves.
+    /// The classifier of `ops`. `peer` says where what comes in by a port leaves.
     pub(super) fn new(
         ops: &[Op],
         preds: &[Pred],
         tables: &Tables,
         peer: &dyn Fn(PortId) -> Option<PortId>,
-    ) -> Option<Self> {
-        if ops.len() > MAX_OPS {
-            return None;
-        }
+    ) -> Self {
         let spans = Spans {
             preds,
             tables,
             peer,
         };
-        let numbers = FIELDS.into_iter().filter_map(|field| {
-            let mut builder = Builder::new(ops.len());
-            for (at, op) in ops.iter().enumerate() {
+        let mut numbers = FIELDS.map(|_| Builder::default());
+        let (mut src4, mut dst4) = (Builder::default(), Builder::default());
+        let (mut src6, mut dst6) = (Builder::default(), Builder::default());
+        for (at, op) in (0..).zip(ops) {
+            for (field, builder) in FIELDS.into_iter().zip(&mut numbers) {
                 builder.op(at, spans.numbers(op, field));
             }
-            Some((field, builder.axis()?))
-        });
-        let (mut src4, mut dst4) = (Builder::new(ops.len()), Builder::new(ops.len()));
-        let (mut src6, mut dst6) = (Builder::new(ops.len()), Builder::new(ops.len()));
-        for (at, op) in ops.iter().enumerate() {
             let [src, dst] = spans.addrs(op);
-            src4.op(at, src.as_ref().map(|set| set.v4()));
-            src6.op(at, src.as_ref().map(|set| set.v6()));
-            dst4.op(at, dst.as_ref().map(|set| set.v4()));
-            dst6.op(at, dst.as_ref().map(|set| set.v6()));
+            src4.op(at, src.as_ref().map(Addr::v4));
+            src6.op(at, src.as_ref().map(Addr::v6));
+            dst4.op(at, dst.as_ref().map(Addr::v4));
+            dst6.op(at, dst.as_ref().map(Addr::v6));
         }
-        Some(Self {
-            numbers: numbers.collect(),
-            src4: src4.axis(),
-            dst4: dst4.axis(),
-            src6: src6.axis(),
-            dst6: dst6.axis(),
-        })
+        // an address is one thing to ask about, whatever its family
+        let mut files = Files::new(ops.len());
+        files.offer(0, [src4.company(), src6.company()].concat());
+        files.offer(1, [dst4.company(), dst6.company()].concat());
+        for (place, builder) in (2..).zip(&numbers) {
+            files.offer(place, builder.company());
+        }
+        files.settle();
+        let numbers = (2..).zip(FIELDS.into_iter().zip(numbers));
+        Self {
+            src4: src4.axis(0, &files),
+            src6: src6.axis(0, &files),
+            dst4: dst4.axis(1, &files),
+            dst6: dst6.axis(1, &files),
+            numbers: numbers
+                .filter_map(|(place, (field, builder))| Some((field, builder.axis(place, &files)?)))
+                .collect(),
+            unfiled: files.nowhere(),
+        }
     }
 
     /// The operations that can match the packet of `facts`, which is in `zone`.
     #[inline]
     pub(super) fn candidates(&self, facts: &Facts<'_>, zone: u16) -> Candidates<'_> {
-        self.candidates_but(None, facts, zone)
-    }
-
-    /// The operations that can match the packet of `facts`, which is in `zone`, whatever its VLAN.
-    pub(super) fn candidates_of_any_vlan(&self, facts: &Facts<'_>, zone: u16) -> Candidates<'_> {
-        self.candidates_but(Some(Field::Vlan), facts, zone)
-    }
-
-    /// The candidates, if one does not go by the field `unknown`.
-    #[inline(always)]
-    fn candidates_but(
-        &self,
-        unknown: Option<Field>,
-        facts: &Facts<'_>,
-        zone: u16,
-    ) -> Candidates<'_> {
         let packet = facts.packet;
-        let mut views = ArrayVec::new();
+        let mut candidates = Candidates::new();
+        candidates.add(&self.unfiled);
         match packet.addrs {
             Addrs::V4 { src, dst } => {
-                views.extend(self.src4.as_ref().map(|axis| axis.view(Some(src))));
-                views.extend(self.dst4.as_ref().map(|axis| axis.view(Some(dst))));
+                candidates.add(self.src4.as_ref().map_or(&[], |axis| axis.list(src)));
+                candidates.add(self.dst4.as_ref().map_or(&[], |axis| axis.list(dst)));
             }
             Addrs::V6 { src, dst } => {
-                views.extend(self.src6.as_ref().map(|axis| axis.view(Some(src))));
-                views.extend(self.dst6.as_ref().map(|axis| axis.view(Some(dst))));
+                candidates.add(self.src6.as_ref().map_or(&[], |axis| axis.list(src)));
+                candidates.add(self.dst6.as_ref().map_or(&[], |axis| axis.list(dst)));
             }
         }
         for (field, axis) in &self.numbers {
-            if Some(*field) == unknown {
-                continue;
-            }
             let value = match field {
                 Field::State => Some(state(facts.state.bit(), facts.dir)),
                 Field::Iif => Some(facts.iif.0.into()),
@@ -329,16 +226,14 @@ impl Classifier {
                 Field::Vlan => (packet.vlan != NO_VLAN).then_some(packet.vlan),
                 Field::Zone => Some(zone),
             };
-            views.extend([axis.view(value)]);
+            candidates.add(value.map_or(&[], |value| axis.list(value)));
         }
-        let mut candidates = Candidates {
-            views,
-            top: 0,
-            at: u32::MAX,
-            word: 0,
-        };
-        candidates.top = candidates.all(|view| view.top());
         candidates
+    }
+
+    /// Whether candidates depend on the packet's VLAN.
+    pub(super) fn goes_by_vlan(&self) -> bool {
+        self.numbers.iter().any(|(field, _)| *field == Field::Vlan)
     }
 
     /// Bytes that it occupies.
@@ -352,7 +247,7 @@ impl Classifier {
             .flatten()
             .map(Axis::bytes);
         let numbers = self.numbers.iter().map(|(_, axis)| axis.bytes());
-        four.chain(six).chain(numbers).sum()
+        four.chain(six).chain(numbers).sum::<usize>() + size_of_val(&*self.unfiled)
     }
 }
 

@@ -254,8 +254,7 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
     let blocks = layout.ops.len().div_ceil(8);
     let peer = |port: PortId| peers.get(usize::from(port.0)).copied().flatten();
     let classifier = (layout.ops.len() > SMALL)
-        .then(|| Classifier::new(&layout.ops, &layout.preds, &layout.tables, &peer))
-        .flatten();
+        .then(|| Classifier::new(&layout.ops, &layout.preds, &layout.tables, &peer));
     let reads_vlans = layout
         .preds
         .iter()

@@ -153,7 +153,9 @@ impl Compiled {
         let mut candidates = self
             .classifier
             .as_ref()
-            .map(|it| it.candidates_of_any_vlan(&tracked, prospect.tuple.zone));
+            // the VLAN is not known
+            .filter(|it| !it.goes_by_vlan())
+            .map(|it| it.candidates(&tracked, prospect.tuple.zone));
         let (mut stays, mut ends) = (None, None);
         'ways: while let Some(mut path) = open.pop() {
             let (accepted, rule) = loop {

@@ -1,25 +1,25 @@
-//! Builds the classifier's axes: from the rules' ranges to intervals and the set of each.
+//! Builds the classifier's axes: from the rules' ranges to intervals and the list of each.
 //!
 //! Rules with the same ranges on an axis form a group, so that a set of 100,000 addresses that a
-//! thousand rules name is cut into intervals once. A group costs its intervals times the words that
-//! its rules lie in; the cheapest come first, and what the room does not suffice for counts as not
-//! asked.
+//! thousand rules name is cut into intervals once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use super::intervals::{Intervals, Number};
-use super::{ASKED, Axis, Class, Field, PortId, Sets, Wild, state};
+use super::{Axis, Field, PortId, state};
 use crate::conntrack::types::{CtState, Dir};
 use crate::policy::MAX_PORTS;
 use crate::policy::compile::{Op, Pred, Tables};
 use crate::policy::model::{Family, ProtoSet};
 use crate::policy::ranges::{AddrSet, U16Set};
 
-/// Words that the sets of one axis may have, beside [`ROOM_PER_OP`] for each operation.
+/// Places in lists that there may be, beside [`ROOM_PER_OP`] for each operation.
 const ROOM: usize = 1 << 20;
 const ROOM_PER_OP: usize = 64;
+/// What fewer operations are filed under is no axis: they are tested sooner than looked for.
+const ASKED: usize = 4;
 
 /// Ranges of one rule on one axis; none touches another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -236,101 +236,192 @@ fn intersection(a: &[(u16, u16)], b: &[(u16, u16)]) -> Vec<(u16, u16)> {
     pairs.filter(|(low, high)| low <= high).collect()
 }
 
-/// Operations that ask the same.
-struct Group {
-    /// Numbers of words, and their bits.
-    words: Vec<(u32, u64)>,
+/// How much company a rule would have on an axis, and what it would cost there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Company {
+    op: u32,
+    /// Rules, this one included, that ask for a value that it asks for: the mean over its intervals,
+    /// in sixteenths.
+    rules: u64,
+    /// Intervals that it asks for.
+    price: usize,
 }
 
-/// One axis in the making.
-pub(super) struct Builder<T> {
-    ops: usize,
-    wild: Vec<u64>,
-    asked: usize,
-    known: HashMap<Ranges<T>, usize>,
-    groups: Vec<(Ranges<T>, Group)>,
+/// Where each operation is filed.
+pub(super) struct Files {
+    places: Vec<Option<(usize, Company)>>,
 }
 
-impl<T: InSets> Builder<T> {
+impl Files {
     pub(super) fn new(ops: usize) -> Self {
         Self {
-            ops,
-            wild: vec![0; ops.div_ceil(64)],
-            asked: 0,
+            places: vec![None; ops],
+        }
+    }
+
+    /// Files those under `place` that have less company there than where they are. An address may be
+    /// asked for in both families: the worse one counts.
+    pub(super) fn offer(&mut self, place: usize, mut companies: Vec<Company>) {
+        companies.sort_by_key(|company| (company.op, company.rules));
+        companies.dedup_by(|next, kept| {
+            let same = next.op == kept.op;
+            if same {
+                kept.rules = next.rules;
+                kept.price += next.price;
+            }
+            same
+        });
+        for company in companies {
+            let Some(filed) = self.places.get_mut(company.op as usize) else {
+                continue;
+            };
+            if filed.is_none_or(|(_, before)| company.rules < before.rules) {
+                *filed = Some((place, company));
+            }
+        }
+    }
+
+    /// Takes out what there is no room for, dearest first, and what is not worth an axis.
+    pub(super) fn settle(&mut self) {
+        let mut filed: Vec<usize> = (0..self.places.len()).collect();
+        filed.sort_by_key(|op| self.places[*op].map_or(0, |(_, company)| company.price));
+        let mut room = ROOM + self.places.len() * ROOM_PER_OP;
+        for op in filed {
+            let price = self.places[op].map_or(0, |(_, company)| company.price);
+            match room.checked_sub(price) {
+                Some(left) => room = left,
+                None => self.places[op] = None,
+            }
+        }
+        let mut counts: HashMap<usize, usize> = HashMap::new();
+        for (place, _) in self.places.iter().flatten() {
+            *counts.entry(*place).or_default() += 1;
+        }
+        for filed in &mut self.places {
+            *filed = filed.filter(|(place, _)| counts[place] >= ASKED);
+        }
+    }
+
+    fn is_at(&self, op: u32, place: usize) -> bool {
+        let filed = self.places.get(op as usize).copied().flatten();
+        filed.is_some_and(|(at, _)| at == place)
+    }
+
+    /// The operations that are filed nowhere.
+    pub(super) fn nowhere(&self) -> Box<[u32]> {
+        let all = (0..).zip(&self.places);
+        all.filter(|(_, filed)| filed.is_none())
+            .map(|(op, _)| op)
+            .collect()
+    }
+}
+
+/// One axis in the making: operations by what they ask for.
+pub(super) struct Builder<T> {
+    known: HashMap<Ranges<T>, usize>,
+    groups: Vec<(Ranges<T>, Vec<u32>)>,
+}
+
+impl<T> Default for Builder<T> {
+    fn default() -> Self {
+        Self {
             known: HashMap::new(),
             groups: Vec::new(),
         }
     }
+}
 
-    /// Adds the operation `at`, which asks for `ranges`, or does not ask. Operations come in order.
-    pub(super) fn op(&mut self, at: usize, ranges: Option<Ranges<T>>) {
-        let (word, bit) = (at / 64, 1u64 << (at % 64));
-        let Some(ranges) = ranges else {
-            self.wild[word] |= bit;
-            return;
-        };
-        self.asked += 1;
+impl<T: InSets> Builder<T> {
+    /// Adds the operation `at`, if it asks for `ranges`. Operations come in order.
+    pub(super) fn op(&mut self, at: u32, ranges: Option<Ranges<T>>) {
+        let Some(ranges) = ranges else { return };
+        let groups = &mut self.groups;
         let group = *self.known.entry(ranges).or_insert_with_key(|ranges| {
-            self.groups
-                .push((ranges.clone(), Group { words: Vec::new() }));
-            self.groups.len() - 1
+            groups.push((ranges.clone(), Vec::new()));
+            groups.len() - 1
         });
-        let words = &mut self.groups[group].1.words;
-        match words.last_mut() {
-            Some((last, bits)) if *last as usize == word => *bits |= bit,
-            _ => words.push((word as u32, bit)),
-        }
+        groups[group].1.push(at);
     }
 
-    /// The axis, if it is worth it.
-    pub(super) fn axis(self) -> Option<Axis<T>> {
-        if self.asked < ASKED {
+    /// What each operation that asks would find here.
+    pub(super) fn company(&self) -> Vec<Company> {
+        let lists: Vec<_> = self
+            .groups
+            .iter()
+            .map(|(ranges, _)| ranges.list())
+            .collect();
+        let intervals = cut(lists.iter());
+        let spans = |list: &Vec<(T, T)>| -> Vec<_> {
+            list.iter()
+                .map(|(low, high)| intervals.span(*low, *high))
+                .collect()
+        };
+        let spans: Vec<_> = lists.iter().map(spans).collect();
+        // how many rules more than in the interval before; then how many in all intervals before
+        let mut rules = vec![0i64; intervals.len() + 1];
+        for (spans, (_, ops)) in spans.iter().zip(&self.groups) {
+            for span in spans {
+                rules[span.start] += ops.len() as i64;
+                rules[span.end] -= ops.len() as i64;
+            }
+        }
+        let (mut here, mut before) = (0, 0);
+        for count in &mut rules {
+            here += *count;
+            *count = before;
+            before += here;
+        }
+        let mut companies = Vec::new();
+        for (spans, (_, ops)) in spans.iter().zip(&self.groups) {
+            let price: usize = spans.iter().map(|span| span.len()).sum();
+            let all: i64 = spans
+                .iter()
+                .map(|span| rules[span.end] - rules[span.start])
+                .sum();
+            let rules = all as u64 * 16 / price.max(1) as u64;
+            companies.extend(ops.iter().map(|op| Company {
+                op: *op,
+                rules,
+                price,
+            }));
+        }
+        companies
+    }
+
+    /// The axis of what is filed under `place`, if that is anything.
+    pub(super) fn axis(self, place: usize, files: &Files) -> Option<Axis<T>> {
+        let mut groups = self.groups;
+        for (_, ops) in &mut groups {
+            ops.retain(|op| files.is_at(*op, place));
+        }
+        groups.retain(|(_, ops)| !ops.is_empty());
+        if groups.is_empty() {
             return None;
         }
-        let Self {
-            ops,
-            mut wild,
-            groups,
-            ..
-        } = self;
-        let lists: Vec<Vec<(T, T)>> = groups.iter().map(|(ranges, _)| ranges.list()).collect();
-        let kept = affordable(&lists, &groups, ops);
-        for ((_, group), _) in groups.iter().zip(&kept).filter(|(_, kept)| !**kept) {
-            group
-                .words
-                .iter()
-                .for_each(|(word, bits)| wild[*word as usize] |= bits);
-        }
-        let kept = || {
-            lists
-                .iter()
-                .zip(&groups)
-                .zip(&kept)
-                .filter(|(_, kept)| **kept)
-        };
-        let intervals = cut(kept().map(|((list, _), _)| list));
+        let lists: Vec<_> = groups.iter().map(|(ranges, _)| ranges.list()).collect();
+        let intervals = cut(lists.iter());
         let mut turns = Vec::new();
-        for ((list, (_, group)), _) in kept() {
+        for (list, (_, ops)) in lists.iter().zip(&groups) {
             for (low, high) in list {
                 let span = intervals.span(*low, *high);
-                turns.push((span.start, group));
-                turns.push((span.end, group));
+                turns.push((span.start, ops));
+                turns.push((span.end, ops));
             }
         }
         turns.sort_by_key(|(at, _)| *at);
-        let mut sweep = Sweep::new(wild.len());
+        let mut sweep = Sweep::default();
         let mut turns = turns.into_iter().peekable();
-        let mut classes = Vec::with_capacity(intervals.len());
+        let mut lists = Vec::with_capacity(intervals.len());
         for interval in 0..intervals.len() {
-            while let Some((_, group)) = turns.next_if(|(at, _)| *at == interval) {
-                sweep.turn(group);
+            while let Some((_, ops)) = turns.next_if(|(at, _)| *at == interval) {
+                ops.iter().for_each(|op| sweep.turn(*op));
             }
-            classes.push(sweep.class());
+            lists.push(sweep.list());
         }
         Some(Axis {
             intervals,
-            classes: classes.into(),
-            sets: sweep.sets(wild),
+            lists: lists.into(),
+            ops: sweep.ops.into(),
         })
     }
 }
@@ -343,145 +434,44 @@ fn cut<'a, T: InSets + 'a>(lists: impl Iterator<Item = &'a Vec<(T, T)>>) -> Inte
     Intervals::new(ends.flatten().collect())
 }
 
-/// Which groups there is room for.
-fn affordable<T: InSets>(
-    lists: &[Vec<(T, T)>],
-    groups: &[(Ranges<T>, Group)],
-    ops: usize,
-) -> Vec<bool> {
-    let intervals = cut(lists.iter());
-    let price = |list: &Vec<(T, T)>, group: &Group| {
-        let spans = list
-            .iter()
-            .map(|(low, high)| intervals.span(*low, *high).len());
-        spans.sum::<usize>().saturating_mul(group.words.len())
-    };
-    let prices = lists
-        .iter()
-        .zip(groups)
-        .map(|(list, (_, group))| price(list, group));
-    let mut prices: Vec<_> = prices.enumerate().map(|(at, price)| (price, at)).collect();
-    prices.sort_unstable();
-    let mut room = ROOM + ops * ROOM_PER_OP;
-    let mut kept = vec![false; groups.len()];
-    for (price, at) in prices {
-        let Some(left) = room.checked_sub(price) else {
-            break;
-        };
-        room = left;
-        kept[at] = true;
-    }
-    kept
-}
-
-/// Goes over the intervals with the set of the one at hand.
+/// Goes over the intervals with the list of the one at hand.
+#[derive(Default)]
 struct Sweep {
-    words: Vec<u64>,
-    summaries: Vec<u64>,
-    /// Of the set: the same sets have the same.
+    here: Vec<u32>,
+    /// Of the list: the same lists have the same.
     hash: u64,
-    known: HashMap<u64, u32>,
-    classes: Vec<Class>,
-    all_summaries: Vec<Class>,
-    all_words: Vec<u64>,
+    known: HashMap<u64, (u32, u32)>,
+    /// All lists, each different one once.
+    ops: Vec<u32>,
 }
 
 impl Sweep {
-    fn new(words: usize) -> Self {
-        Self {
-            words: vec![0; words],
-            summaries: vec![0; words.div_ceil(64)],
-            hash: 0,
-            known: HashMap::new(),
-            classes: Vec::new(),
-            all_summaries: Vec::new(),
-            all_words: Vec::new(),
-        }
-    }
-
-    /// A group comes or goes.
-    fn turn(&mut self, group: &Group) {
-        for (at, bits) in &group.words {
-            let word = &mut self.words[*at as usize];
-            *word ^= bits;
-            let bit = 1 << (at % 64);
-            let summary = &mut self.summaries[*at as usize / 64];
-            *summary = if *word == 0 {
-                *summary & !bit
-            } else {
-                *summary | bit
-            };
-            self.hash ^= mix(u64::from(*at) << 32 ^ mix(*bits));
-        }
-    }
-
-    /// The class of the set at hand.
-    fn class(&mut self) -> u32 {
-        let known = self.known.get(&self.hash).copied();
-        if let Some(class) = known.filter(|class| self.is(*class)) {
-            return class;
-        }
-        let mut top = Class {
-            bits: 0,
-            first: self.all_summaries.len() as u32,
-        };
-        for (at, bits) in self
-            .summaries
-            .iter()
-            .enumerate()
-            .filter(|(_, bits)| **bits != 0)
-        {
-            top.bits |= 1 << at;
-            let first = self.all_words.len() as u32;
-            self.all_summaries.push(Class { bits: *bits, first });
-            let words = self.words[at * 64..].iter().take(64);
-            self.all_words.extend(words.filter(|word| **word != 0));
-        }
-        let class = self.classes.len() as u32;
-        self.classes.push(top);
-        self.known.insert(self.hash, class);
-        class
-    }
-
-    /// Whether `class` is the set at hand.
-    fn is(&self, class: u32) -> bool {
-        let top = self.classes[class as usize];
-        let mut next = top.first as usize;
-        self.summaries.iter().enumerate().all(|(at, bits)| {
-            if *bits == 0 {
-                return top.bits >> at & 1 == 0;
+    /// An operation comes or goes.
+    fn turn(&mut self, op: u32) {
+        match self.here.binary_search(&op) {
+            Ok(at) => {
+                self.here.remove(at);
             }
-            let Some(summary) = self.all_summaries.get(next) else {
-                return false;
-            };
-            next += 1;
-            let mine = self.words[at * 64..]
-                .iter()
-                .take(64)
-                .filter(|word| **word != 0);
-            let theirs = &self.all_words[summary.first as usize..];
-            top.bits >> at & 1 == 1
-                && summary.bits == *bits
-                && mine.zip(theirs).all(|(mine, theirs)| mine == theirs)
-        })
+            Err(at) => self.here.insert(at, op),
+        }
+        self.hash ^= mix(op.into());
     }
 
-    fn sets(self, words: Vec<u64>) -> Sets {
-        let summary = |words: &[u64]| {
-            let set = words.iter().enumerate().filter(|(_, word)| **word != 0);
-            set.fold(0u64, |bits, (at, _)| bits | 1 << at)
+    /// The list at hand.
+    fn list(&mut self) -> (u32, u32) {
+        let len = self.here.len() as u32;
+        let known = self.known.get(&self.hash).copied();
+        let same = |(first, len): &(u32, u32)| {
+            let list = self.ops.get(*first as usize..(first + len) as usize);
+            list == Some(&self.here)
         };
-        let summaries: Vec<u64> = words.chunks(64).map(summary).collect();
-        Sets {
-            classes: self.classes.into(),
-            summaries: self.all_summaries.into(),
-            words: self.all_words.into(),
-            wild: Wild {
-                top: summary(&summaries),
-                summaries: summaries.into(),
-                words: words.into(),
-            },
+        if let Some(list) = known.filter(same) {
+            return list;
         }
+        let list = (self.ops.len() as u32, len);
+        self.ops.extend_from_slice(&self.here);
+        self.known.insert(self.hash, list);
+        list
     }
 }
 

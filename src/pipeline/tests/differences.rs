@@ -103,6 +103,24 @@ fn a_reset_that_answers_an_invalid_packet_changes_nothing() {
     }
 }
 
+#[test]
+fn packets_without_a_flow_have_a_zone() {
+    let mut path = Path::new(&format!(
+        "{}raw:\n  - {{ proto: udp, dport: 9, action: notrack }}\n",
+        rules(
+            "      - { name: here, ct: [invalid, untracked], ct-zone: 0, action: drop }
+      - { name: elsewhere, ct: [invalid, untracked], action: drop }
+      - { action: accept }",
+        )
+    ));
+    for client in [TALK, from6(1, 1)] {
+        for frame in [tcp(client, 5, 80, RST, 1, 0), udp(client, 5, 9)] {
+            assert_eq!(path.rule(LAN, &frame), "forward/here");
+        }
+        assert_eq!(path.rule(LAN, &udp(client, 5, 8)), "forward/3");
+    }
+}
+
 /// The IPv6 frame `bytes` with an authentication header (RFC 4302) in front of its transport's.
 fn authenticated(bytes: &[u8]) -> Vec<u8> {
     const IP: usize = 14;

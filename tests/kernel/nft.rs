@@ -4,10 +4,10 @@
 //!
 //! Policies are mostly larger than what is read rule after rule, and packets come back to few flows
 //! in both directions and every state, so that the classifier and what flows remember decide about
-//! most of them. Each policy is played from an empty table, in one router for all.
+//! many of them. Each policy is played from an empty table, in one router for all.
 //!
-//! - `NFT_POLICIES` (40 unless said) are made from the seed `NFT_SEED` and those behind it (a fresh
-//!   one unless said, and printed), with `NFT_PACKETS` packets each (100 unless said);
+//! - `NFT_POLICIES` (150 unless said) are made from the seed `NFT_SEED` and those behind it (a fresh
+//!   one unless said, and printed), with `NFT_PACKETS` packets each (200 unless said);
 //! - `NFT_SECONDS=3600` goes on for that long, or until a difference.
 //!
 //! A difference is cut down to the fewest rules and packets that still show it.
@@ -22,8 +22,10 @@
 //! these; `ct-mark` and `ct-status` of the RST that ends an unanswered flow, which is overlooked
 //! here.
 
+mod make;
 mod policy;
 mod traffic;
+mod words;
 
 use crate::oracle::{KIND, Oracle};
 use crate::random::Random;
@@ -43,9 +45,9 @@ use std::time::{Duration, Instant};
 use traffic::Sent;
 
 /// Policies of a run, unless said: about 15 seconds.
-pub(crate) const POLICIES: u64 = 40;
+pub(crate) const POLICIES: u64 = 150;
 /// Packets of a policy, unless said.
-pub(crate) const PACKETS: u64 = 100;
+pub(crate) const PACKETS: u64 = 200;
 /// Operations that are read one after the other: a policy of more has a classifier.
 const SMALL: usize = 24;
 /// After two seconds of answers UDP is ASSURED: a case that took nearly as long is played again.
@@ -275,9 +277,11 @@ impl Court {
 impl Case {
     fn random(seed: u64, packets: usize) -> Self {
         let random = &mut Random(seed);
+        // What comes in astray leaves a router where it came from, and a bridge by the other port.
+        let astray = random.chance(30);
         Self {
-            policy: Policy::random(random),
-            packets: traffic::packets(random, packets),
+            policy: make::policy(random, !astray),
+            packets: traffic::packets(random, packets, astray),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Packets of few flows, that come back to them in every state and in both directions.
 
 use crate::frame::{FIRST_LABEL, Place};
+use crate::oracle::{self, LEGS};
 use crate::random::Random;
 use crate::scenario::{Body, Ends, Scenario, Step};
 use crate::sctp::Association;
@@ -11,6 +12,9 @@ use std::time::Duration;
 
 /// Hosts of either side that rules name; they talk, and one more.
 pub(crate) const HOSTS: usize = 4;
+
+/// Offset of the IP header in a frame.
+const IP: usize = 14;
 
 /// A packet.
 #[derive(Clone, Debug)]
@@ -30,12 +34,23 @@ pub(crate) fn host(at: usize, side: usize, v6: bool) -> IpAddr {
         .src()
 }
 
+impl Sent {
+    /// Comes in by the other side.
+    fn go_astray(&mut self) {
+        self.side = 1 - self.side;
+        self.frame[..6].copy_from_slice(&LEGS[self.side]);
+        self.frame[6..12].copy_from_slice(&oracle::HOSTS[self.side]);
+        self.text += ", astray";
+    }
+}
+
 /// Two hosts, and what they are at.
 struct Conversation {
     place: Place,
     v6: bool,
     talker: Talker,
     sent: Vec<(usize, Body)>,
+    last: Option<Body>,
 }
 
 enum Talker {
@@ -47,9 +62,9 @@ enum Talker {
     Generic,
 }
 
-/// So many packets, of some conversations at once.
-pub(crate) fn packets(random: &mut Random, count: usize) -> Vec<Sent> {
-    let talks = 3 + random.below(8);
+/// So many packets, of some conversations at once; with `astray`, some come in where they should not.
+pub(crate) fn packets(random: &mut Random, count: usize, astray: bool) -> Vec<Sent> {
+    let talks = 2 + random.below(6);
     let mut all: Vec<_> = (0..talks).map(|_| Conversation::new(random)).collect();
     let mut packets = Vec::new();
     let mut at = 0;
@@ -57,7 +72,11 @@ pub(crate) fn packets(random: &mut Random, count: usize) -> Vec<Sent> {
         if random.chance(60) {
             at = random.below(all.len());
         }
-        packets.push(all[at].packet(random));
+        let mut packet = all[at].packet(random);
+        if astray && random.chance(8) {
+            packet.go_astray();
+        }
+        packets.push(packet);
     }
     packets
 }
@@ -93,6 +112,7 @@ impl Conversation {
             v6,
             talker,
             sent,
+            last: None,
         }
     }
 
@@ -102,6 +122,7 @@ impl Conversation {
             self.talker = Talker::Tcp(Talk::new(random));
         }
         let (side, body) = self.next(random);
+        self.last = Some(body.clone());
         let body = match random.below(100) {
             0..3 => Body::BadSum(Box::new(body)),
             3..6 => {
@@ -120,6 +141,18 @@ impl Conversation {
             random.pick(&[46, 8, 10])
         };
         let mut frame = self.place.frame(side, &body);
+        let mut by = String::new();
+        if let Body::Error { .. } = body
+            && !self.v6
+            && random.chance(50)
+        {
+            // A host says so, no router.
+            let host = host(random.below(HOSTS), side, false);
+            if let IpAddr::V4(addr) = host {
+                frame[IP + 12..IP + 16].copy_from_slice(&addr.octets());
+            }
+            by = format!(" by {host}");
+        }
         color(&mut frame, self.v6, code);
         let addrs = self.place.addrs(side);
         let [from, to] = self.place.ports(side);
@@ -129,7 +162,7 @@ impl Conversation {
             body,
         };
         let text = format!(
-            "{} {from} {} {to} dscp {code}: {step}",
+            "{} {from} {} {to} dscp {code}: {step}{by}",
             addrs.src(),
             addrs.dst()
         );
@@ -144,7 +177,8 @@ impl Conversation {
 
     fn next(&mut self, random: &mut Random) -> (usize, Body) {
         let some = !self.sent.is_empty();
-        if some && random.chance(8) {
+        let more = matches!(self.last, Some(Body::Error { .. })) && random.chance(40);
+        if some && (more || random.chance(6)) {
             let (of, about) = random.pick(&self.sent);
             return self.error(random, of, about);
         }
@@ -210,7 +244,6 @@ fn query(random: &mut Random, v6: bool, side: usize) -> Body {
 
 /// Gives a frame this code point.
 fn color(frame: &mut [u8], v6: bool, code: u8) {
-    const IP: usize = 14;
     if v6 {
         frame[IP] = frame[IP] & 0xf0 | code >> 2;
         frame[IP + 1] = frame[IP + 1] & 0x3f | code << 6;

@@ -81,12 +81,12 @@ mod walk;
 
 use group::Group;
 use oracle::{KIND, Oracle};
+use parking_lot::Mutex;
 use random::Random;
 use referee::{Referee, Said};
 use scenario::Scenario;
 use shardwall::cli::lab::{as_root_of_a_namespace, is_root, remove_leftovers};
 use std::fmt::Write;
-use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Packets of a random conversation.

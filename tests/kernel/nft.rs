@@ -6,7 +6,7 @@
 //! in both directions and every state, so that the classifier and what flows remember decide about
 //! many of them. Each policy is played from an empty table, in one router for all.
 //!
-//! - `NFT_POLICIES` (150 unless said) are made from the seed `NFT_SEED` and those behind it (a fresh
+//! - `NFT_POLICIES` (100 unless said) are made from the seed `NFT_SEED` and those behind it (a fresh
 //!   one unless said, and printed), with `NFT_PACKETS` packets each (200 unless said);
 //! - `NFT_SECONDS=3600` goes on for that long, or until a difference.
 //!
@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 use traffic::Sent;
 
 /// Policies of a run, unless said: about 15 seconds.
-pub(crate) const POLICIES: u64 = 150;
+pub(crate) const POLICIES: u64 = 100;
 /// Packets of a policy, unless said.
 pub(crate) const PACKETS: u64 = 200;
 /// Operations that are read one after the other: a policy of more has a classifier.

@@ -199,7 +199,8 @@ pub struct ExplainArgs {
     pub port: Option<String>,
     /// The packet, for example: iif=wan saddr=1.2.3.4 daddr=10.2.0.7 tcp dport=80 syn. Words are a
     /// protocol, TCP flags, `reply`, and iif= saddr= daddr= proto= sport= dport= type= flags= ct= dir=
-    /// vlan= length= dscp= mark= helper=. What is not said is chosen, and told.
+    /// vlan= length= dscp= mark= helper= at=. What is not said is chosen, and told; the time is the
+    /// present one unless at=08:00 or "at=2026-11-20 08:00" says another.
     #[arg(value_name = "WORDS")]
     pub words: Vec<String>,
 }

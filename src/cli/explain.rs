@@ -62,11 +62,12 @@ fn in_words(
     model: &Policy,
     compiled: &Compiled,
 ) -> Result<Explanation, Vec<String>> {
-    let packet = PacketInWords::read(words, model)?;
+    let mut packet = PacketInWords::read(words, model)?;
     let now = Now::from_nanos((unix_time() * 1e9) as u64);
+    let at = packet.when(model, unix_time() as u64);
     let counters = Arc::new(Counters::default());
     let mut pipeline = Pipeline::new(0, 16, HashKey::from_seed(1), now, counters);
-    let narrator = Narrator::new(compiled, model);
+    let narrator = Narrator::new(compiled, model).at(at);
     let asked = (packet.frame.as_slice(), packet.iif, now);
     let mut told = Explanation::of(&narrator, compiled, &mut pipeline, asked, packet.given);
     told.assumed = packet.assumed;

@@ -41,7 +41,10 @@ impl Appliance {
         compiled: &Compiled,
         words: &[String],
     ) -> Result<Explanation, ExplainError> {
-        let packet = PacketInWords::read(words, policy).map_err(ExplainError::Words)?;
+        let mut packet = PacketInWords::read(words, policy).map_err(ExplainError::Words)?;
+        let now = self.shared.clock.now();
+        let present = compiled.epoch().unix_nanos(now) / 1_000_000_000;
+        let at = packet.when(policy, present);
         let data = &packet.frame;
         let parsed = wire::parse(data, data.len());
         let zone = compiled.zone(packet.iif, parsed.vlan);
@@ -50,11 +53,10 @@ impl Appliance {
             _ => None,
         };
         let given = packet.given.or(found.as_ref().map(given));
-        let now = self.shared.clock.now();
         let counters = Arc::new(Counters::default());
         // for the tracker's word about a packet without a flow
         let mut pipeline = Pipeline::new(0, 16, HashKey::from_seed(1), now, counters);
-        let narrator = Narrator::new(compiled, policy);
+        let narrator = Narrator::new(compiled, policy).at(at);
         let asked = (data.as_slice(), packet.iif, now);
         let mut told = Explanation::of(&narrator, compiled, &mut pipeline, asked, given);
         told.assumed = packet.assumed;

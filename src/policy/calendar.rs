@@ -6,7 +6,7 @@
 //! one. Concurrency: plain values.
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
 /// Seconds of a day.
@@ -54,13 +54,112 @@ impl Calendar {
     /// The second of the week, in local time, `unix` seconds after 1970.
     #[inline]
     pub(super) fn second_of_week(&self, unix: u64) -> u32 {
+        let local = self.local(unix).wrapping_add(FIRST_DAY * i64::from(DAY));
+        local.rem_euclid(WEEK.into()) as u32
+    }
+
+    /// Seconds since 1970-01-01 00:00 of local time, `unix` seconds after 1970.
+    #[inline]
+    fn local(&self, unix: u64) -> i64 {
         let unix = unix as i64;
         let at = self.offsets.partition_point(|(from, _)| *from <= unix);
         let offset = at.checked_sub(1).and_then(|at| self.offsets.get(at));
-        let offset = offset.map_or(0, |(_, offset)| i64::from(*offset));
-        let local = unix.wrapping_add(offset + FIRST_DAY * i64::from(DAY));
-        local.rem_euclid(WEEK.into()) as u32
+        unix.wrapping_add(offset.map_or(0, |(_, offset)| i64::from(*offset)))
     }
+
+    /// The reverse; of times that clocks skip, or show twice, as [`unix`].
+    fn unix(&self, local: i64) -> i64 {
+        let mut before = 0;
+        for (at, (from, offset)) in self.offsets.iter().enumerate() {
+            let unix = local - i64::from(*offset);
+            let next = self.offsets.get(at + 1);
+            if next.is_none_or(|(next, _)| unix < *next) {
+                return if unix < *from { local - before } else { unix };
+            }
+            before = i64::from(*offset);
+        }
+        local
+    }
+}
+
+/// A moment on the clock on the wall: a day and a time of day, or only one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LocalTime {
+    day: Option<Date>,
+    second: u32,
+}
+
+impl LocalTime {
+    /// Reads `2026-11-20 08:00`, `2026-11-20` (its begin) or `08:00` (today).
+    pub(super) fn read(text: &str) -> Option<Self> {
+        if let Some(second) = seconds_of_day(text) {
+            return Some(Self { day: None, second });
+        }
+        let (day, hour) = match text.split_once([' ', 'T']) {
+            Some((day, hour)) => (day, hour.trim()),
+            None => (text, "00:00"),
+        };
+        let (day, second) = (Some(date(day)?), seconds_of_day(hour)?);
+        Some(Self { day, second })
+    }
+
+    /// What the clock shows `unix` seconds after 1970.
+    pub(super) fn of(unix: u64, calendar: &Calendar) -> Self {
+        let local = calendar.local(unix);
+        let moment = Timestamp::from_second(local).ok();
+        Self {
+            day: moment.map(|moment| TimeZone::UTC.to_datetime(moment).date()),
+            second: local.rem_euclid(DAY.into()) as u32,
+        }
+    }
+
+    /// Its seconds since 1970; a time without a day is on that of `present`.
+    pub(super) fn unix(self, calendar: &Calendar, present: u64) -> u64 {
+        let midnight = match self.day {
+            Some(day) => TimeZone::UTC
+                .to_timestamp(day.at(0, 0, 0, 0))
+                .map_or(0, Timestamp::as_second),
+            None => calendar.local(present).div_euclid(DAY.into()) * i64::from(DAY),
+        };
+        let unix = calendar.unix(midnight + i64::from(self.second));
+        unix.try_into().unwrap_or(0)
+    }
+}
+
+impl std::fmt::Display for LocalTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(day) = self.day {
+            write!(f, "{day} ")?;
+        }
+        let (hour, minute) = (self.second / 3600, self.second / 60 % 60);
+        write!(f, "{hour:02}:{minute:02}:{:02}", self.second % 60)
+    }
+}
+
+/// Reads a date that a policy may name.
+pub(super) fn date(text: &str) -> Option<Date> {
+    let date = (text.len() == 10).then(|| text.parse::<Date>().ok());
+    date.flatten()
+        .filter(|day| (1970..2100).contains(&day.year()))
+}
+
+/// Reads `08:00` or `08:00:30`.
+pub(super) fn seconds_of_day(word: &str) -> Option<u32> {
+    let mut parts = word.split(':');
+    let mut part = |most: u32| {
+        let text = parts.next()?;
+        let digits = matches!(text.len(), 1 | 2) && text.bytes().all(|b| b.is_ascii_digit());
+        let number = digits.then(|| text.parse().ok()).flatten()?;
+        (number <= most).then_some(number)
+    };
+    let (hour, minute): (u32, u32) = (part(24)?, part(59)?);
+    let second = if word.matches(':').count() > 1 {
+        part(59)?
+    } else {
+        0
+    };
+    let all = hour * 3600 + minute * 60 + second;
+    (parts.next().is_none() && all <= DAY).then_some(all)
 }
 
 /// Seconds since 1970 of a date and time of day in `zone`. One that clocks skip is as much later as
@@ -132,6 +231,27 @@ pub(super) fn joined(mut windows: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
 mod tests {
     use super::*;
     use jiff::civil::date;
+
+    #[test]
+    fn times_of_day_are_read() {
+        for (text, expected) in [
+            ("00:00", Some(0)),
+            ("8:05", Some(8 * 3600 + 300)),
+            ("08:00:30", Some(8 * 3600 + 30)),
+            ("24:00", Some(DAY)),
+            ("24:01", None),
+            ("25:00", None),
+            ("08:60", None),
+            ("08", None),
+            ("08:", None),
+            ("008:00", None),
+            ("08:00:00:00", None),
+            ("+8:00", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds_of_day(text), expected, "{text}");
+        }
+    }
 
     fn zone(name: &str) -> TimeZone {
         TimeZone::get(name).unwrap()
@@ -216,5 +336,55 @@ mod tests {
         assert_eq!(unix(&berlin, spring.at(3, 30, 0, 0)), utc(1, 30)(spring));
         assert_eq!(unix(&berlin, autumn.at(2, 30, 0, 0)), utc(0, 30)(autumn));
         assert_eq!(unix(&berlin, autumn.at(3, 0, 0, 0)), utc(2, 0)(autumn));
+    }
+
+    /// The list of offsets gives what the database does, around every change too.
+    #[test]
+    fn a_moment_in_words_is_that_of_the_database() {
+        for name in [
+            "UTC",
+            "Europe/Berlin",
+            "Australia/Lord_Howe",
+            "Pacific/Apia",
+        ] {
+            let zone = zone(name);
+            let calendar = Calendar::new(&zone);
+            let changes = calendar.offsets[1..].iter().map(|(at, _)| *at);
+            let around = changes.flat_map(|at| (-8..8).map(move |half| at + half * 1800));
+            for near in around.chain([1_800_000_000]).filter(|at| *at > WEEK as i64) {
+                // a clock of the wall, whether or not it ever shows this
+                let local = Timestamp::from_second(near).unwrap();
+                let local = TimeZone::UTC.to_datetime(local);
+                let text = local.to_string().replace('T', " ");
+                let read = LocalTime::read(&text).unwrap_or_else(|| panic!("{text}"));
+                let expected = unix(&zone, local).unwrap();
+                assert_eq!(read.unix(&calendar, 0), expected, "{name} {text}");
+                let shown = LocalTime::of(expected, &calendar);
+                let again = LocalTime::read(&shown.to_string()).unwrap();
+                assert_eq!(again.day, shown.day, "{name} {text}");
+            }
+        }
+        let berlin = Calendar::new(&zone("Europe/Berlin"));
+        let noon = LocalTime::read("2026-11-20 12:00").unwrap();
+        let noon = noon.unix(&berlin, 0);
+        assert_eq!(noon, 1_795_172_400);
+        let today = |text| LocalTime::read(text).unwrap().unix(&berlin, noon);
+        assert_eq!(today("08:00"), noon - 4 * 3600);
+        assert_eq!(today("24:00"), noon + 12 * 3600);
+        assert_eq!(today("2026-11-20"), noon - 12 * 3600);
+        for text in [
+            "",
+            "8",
+            "2026-11-20 25:00",
+            "2026-13-20",
+            "1969-01-01",
+            "tomorrow",
+        ] {
+            assert_eq!(LocalTime::read(text), None, "{text}");
+        }
+        assert_eq!(
+            LocalTime::of(noon, &berlin).to_string(),
+            "2026-11-20 12:00:00"
+        );
     }
 }

@@ -60,6 +60,8 @@ pub struct Narrator<'a> {
     /// Name and rules of every section, in the order of the operations, and where it begins there.
     sections: Vec<(&'a str, &'a [Rule], u32)>,
     source: Source,
+    /// The time that `time` goes by, in seconds since 1970, if not that of the packet.
+    unix: Option<u64>,
 }
 
 impl<'a> Narrator<'a> {
@@ -78,7 +80,29 @@ impl<'a> Narrator<'a> {
             compiled,
             sections: sections.collect(),
             source: Source::read(&policy.source).unwrap_or_default(),
+            unix: None,
         }
+    }
+
+    /// As if the packet came `unix` seconds after 1970: for `time`, and nothing else.
+    #[must_use]
+    pub fn at(mut self, unix: u64) -> Self {
+        self.unix = Some(unix);
+        self
+    }
+
+    /// Seconds since 1970 of the packet.
+    fn unix(&self, facts: &Facts<'_>) -> u64 {
+        let nanos = self.compiled.epoch.unix_nanos(facts.now);
+        self.unix.unwrap_or(nanos / 1_000_000_000)
+    }
+
+    fn holds(&self, pred: &Pred, facts: &Facts<'_>) -> bool {
+        let Pred::Time(at) = *pred else {
+            return self.compiled.test(pred, facts);
+        };
+        let want = self.compiled.tables.times.get(at as usize);
+        want.is_some_and(|want| want.holds(self.unix(facts), &self.compiled.calendar))
     }
 
     /// The raw rules that the packet comes by, and what becomes of it.
@@ -205,9 +229,10 @@ impl<'a> Narrator<'a> {
         let failed = preds
             .unwrap_or_default()
             .iter()
-            .filter(|pred| !compiled.test(pred, facts));
+            .filter(|pred| !self.holds(pred, facts));
+        let unix = self.unix(facts);
         let mut failed: Vec<_> = failed
-            .map(|pred| (key(pred), words::found(compiled, pred, facts)))
+            .map(|pred| (key(pred), words::found(compiled, pred, facts, unix)))
             .collect();
         // limits come last, and are asked only where the rest holds
         if failed.is_empty() && op.extra != NO_EXTRA {

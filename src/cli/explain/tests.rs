@@ -31,9 +31,16 @@ chains:
 
 fn run(line: &str, socket: PathBuf) -> (ExitCode, String, String) {
     let words = ["shardwall"].into_iter().chain(line.split_whitespace());
+    run_words(words, socket)
+}
+
+fn run_words<T>(words: impl Iterator<Item = T>, socket: PathBuf) -> (ExitCode, String, String)
+where
+    T: Into<std::ffi::OsString> + Clone,
+{
     let args = Args::try_parse_from(words).unwrap();
     let Command::Explain(explain) = args.command else {
-        panic!("{line}");
+        panic!("{:?}", args.command);
     };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let mut output = Output {
@@ -125,6 +132,54 @@ fn assumptions_answers_helpers_and_errors_are_told() {
     assert_eq!(told["rule"], "forward/ssh");
     assert_eq!(told["rules"][2]["wanted"], "daddr: $servers");
     assert_eq!(told["rules"][2]["found"], "daddr is 198.51.100.1");
+}
+
+/// The time is the present one unless words say another; in the policy's time zone.
+#[test]
+fn the_time_is_told_in_words() {
+    let folder = Folder::new();
+    let file = folder.join("p.yaml");
+    let policy = "version: 1
+ports: { lan: { device: a }, wan: { device: b } }
+bridge: [[lan, wan]]
+system: { time-zone: Asia/Kolkata }
+chains: { forward: { rules: [{ name: work, time: \"mon-fri 08:00-18:00\", action: accept }] } }
+";
+    std::fs::write(&file, policy).unwrap();
+    let ask = |at: &[&str]| {
+        let file = file.to_str().unwrap();
+        let words = ["shardwall", "explain", "-c", file, "saddr=10.0.0.1"];
+        run_words(words.iter().chain(at), folder.join("none"))
+    };
+    for (at, found) in [
+        ("at=2026-11-20 08:00", None),
+        ("at=2026-11-20T17:59:59", None),
+        ("at=2026-11-20 18:00", Some("time is fri 18:00")),
+        ("at=2026-11-20", Some("time is fri 00:00")),
+        ("at=2026-11-21 08:00", Some("time is sat 08:00")),
+    ] {
+        let (code, out, err) = ask(&[at]);
+        assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""), "{at}");
+        let verdict = match found {
+            None => "accept by forward/work",
+            Some(_) => "drop by forward/policy",
+        };
+        assert!(out.contains(verdict), "{at}: {out}");
+        let wanted = "time: mon-fri 08:00-18:00 — ";
+        let told = out
+            .split_once(wanted)
+            .map(|(_, rest)| rest.lines().next().unwrap());
+        assert_eq!(told, found, "{at}: {out}");
+        assert!(!out.contains(", at "), "{out}");
+    }
+    // Today, whatever day that is: at four in the morning nobody works.
+    let (_, out, _) = ask(&["at=04:00"]);
+    assert!(out.contains(" 04:00\n") && out.contains("drop by"), "{out}");
+    let (_, out, _) = ask(&[]);
+    assert!(out.contains(", at 20"), "{out}");
+    let (_, _, err) = ask(&["at=noon"]);
+    let expected = "`at=noon`: not a time; write at=08:00 or at=\"2026-11-20 08:00\"\n";
+    assert!(err.ends_with(expected), "{err}");
 }
 
 /// Every packet of the sample capture is explained as `replay` judges it.

@@ -8,7 +8,7 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::{self, TimeZone};
 
 use super::Checker;
-use crate::policy::calendar::{Calendar, DAY, TimeMatch, joined, unix, week};
+use crate::policy::calendar::{self, Calendar, DAY, TimeMatch, joined, seconds_of_day, unix, week};
 use crate::policy::diagnostic::Place;
 use crate::policy::yaml::{Kind, Node};
 
@@ -276,10 +276,7 @@ impl Checker<'_> {
             Some((day, hour)) => (day, Some(hour.trim())),
             None => (text, None),
         };
-        let found = (day.len() == 10)
-            .then(|| day.parse::<Date>().ok())
-            .flatten();
-        let Some(day) = found.filter(|day| (1970..2100).contains(&day.year())) else {
+        let Some(day) = calendar::date(day) else {
             self.sink
                 .error(place, format!("`{day}` is not a date from 1970 to 2099"))
                 .help("write 2027-01-15 or \"2027-01-15 12:00\"");
@@ -303,25 +300,6 @@ fn moment(day: Date, second: u32) -> Option<DateTime> {
     Some(day.at(part(3600, 24), part(60, 60), part(1, 60), 0))
 }
 
-/// Reads `08:00` or `08:00:30`.
-fn seconds_of_day(word: &str) -> Option<u32> {
-    let mut parts = word.split(':');
-    let mut part = |most: u32| {
-        let text = parts.next()?;
-        let digits = matches!(text.len(), 1 | 2) && text.bytes().all(|b| b.is_ascii_digit());
-        let number = digits.then(|| text.parse().ok()).flatten()?;
-        (number <= most).then_some(number)
-    };
-    let (hour, minute): (u32, u32) = (part(24)?, part(59)?);
-    let second = if word.matches(':').count() > 1 {
-        part(59)?
-    } else {
-        0
-    };
-    let all = hour * 3600 + minute * 60 + second;
-    (parts.next().is_none() && all <= DAY).then_some(all)
-}
-
 /// The words between commas and spaces of a value at `place`.
 fn pieces(place: Place, text: &str) -> Vec<(Place, &str)> {
     let words = text.split(|c: char| c == ',' || c.is_whitespace());
@@ -329,30 +307,4 @@ fn pieces(place: Place, text: &str) -> Vec<(Place, &str)> {
         .filter(|word| !word.is_empty())
         .map(|word| (place, word))
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_of_day_are_read() {
-        for (text, expected) in [
-            ("00:00", Some(0)),
-            ("8:05", Some(8 * 3600 + 300)),
-            ("08:00:30", Some(8 * 3600 + 30)),
-            ("24:00", Some(DAY)),
-            ("24:01", None),
-            ("25:00", None),
-            ("08:60", None),
-            ("08", None),
-            ("08:", None),
-            ("008:00", None),
-            ("08:00:00:00", None),
-            ("+8:00", None),
-            ("", None),
-        ] {
-            assert_eq!(seconds_of_day(text), expected, "{text}");
-        }
-    }
 }

@@ -10,6 +10,7 @@ use crate::conntrack::entry::status;
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::types::{CtState, Dir, proto};
 use crate::helpers::INFOS;
+use crate::policy::calendar::{Calendar, LocalTime};
 use crate::policy::diagnostic::nearest;
 use crate::policy::model::Policy;
 use crate::policy::names::{self, names, number, parse_number};
@@ -20,9 +21,9 @@ use crate::wire::parsed::Addrs;
 use crate::wire::{sctp, tcp::flags};
 
 /// Words with a value: `iif=wan`.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "iif", "saddr", "daddr", "proto", "sport", "dport", "type", "flags", "ct", "dir", "vlan",
-    "length", "dscp", "mark", "helper",
+    "length", "dscp", "mark", "helper", "at",
 ];
 
 /// A packet that was described in words.
@@ -36,6 +37,8 @@ pub struct PacketInWords {
     pub given: Option<Given>,
     /// What was chosen for want of a word.
     pub assumed: Vec<String>,
+    /// When it comes, if a word says so.
+    at: Option<LocalTime>,
 }
 
 /// What a packet's flow is taken to be.
@@ -80,6 +83,7 @@ struct Said {
     dscp: Option<u8>,
     mark: Option<u32>,
     helper: Option<HelperId>,
+    at: Option<LocalTime>,
     /// Keys that were given, to find those given twice.
     keys: Vec<&'static str>,
 }
@@ -104,8 +108,25 @@ impl PacketInWords {
                 iif,
                 given: said.given(&mut assumed),
                 assumed,
+                at: said.at,
             }),
             _ => Err(errors),
+        }
+    }
+
+    /// When the packet comes, in seconds since 1970: as its words say, in the local time of `policy`,
+    /// or at `present`, which is told where a rule asks for it.
+    pub fn when(&mut self, policy: &Policy, present: u64) -> u64 {
+        let utc = Calendar::default();
+        let calendar = policy.calendar.as_deref();
+        match (self.at, calendar) {
+            (Some(at), _) => at.unix(calendar.unwrap_or(&utc), present),
+            (None, Some(calendar)) => {
+                let shown = LocalTime::of(present, calendar);
+                self.assumed.push(format!("at {shown}"));
+                present
+            }
+            (None, None) => present,
         }
     }
 }
@@ -216,6 +237,10 @@ impl Said {
                 });
             }
             "mark" => self.mark = Some(up_to(u32::MAX.into())? as u32),
+            "at" => {
+                let at = LocalTime::read(value);
+                self.at = Some(at.ok_or("not a time; write at=08:00 or at=\"2026-11-20 08:00\"")?);
+            }
             _ => {
                 let at = INFOS.iter().position(|info| info.name == value);
                 let helper = at.and_then(HelperId::new);

@@ -16,8 +16,8 @@ pub(super) const NO_FLOW: &str = "the packet belongs to no flow";
 /// Longest value that is shown whole.
 const LONG: usize = 80;
 
-/// What the packet has where `pred` wants something else.
-pub(super) fn found(policy: &Compiled, pred: &Pred, facts: &Facts<'_>) -> String {
+/// What the packet, which comes `unix` seconds after 1970, has where `pred` wants something else.
+pub(super) fn found(policy: &Compiled, pred: &Pred, facts: &Facts<'_>, unix: u64) -> String {
     let packet = facts.packet;
     let port = |id: super::super::PortId| {
         let name = policy.port_names().get(usize::from(id.0));
@@ -38,7 +38,6 @@ pub(super) fn found(policy: &Compiled, pred: &Pred, facts: &Facts<'_>) -> String
         Pred::Oif(_) => format!("oif is {}", port(facts.oif)),
         Pred::Time(_) => {
             const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-            let unix = policy.epoch.unix_nanos(facts.now) / 1_000_000_000;
             let second = policy.calendar.second_of_week(unix);
             let (day, second) = (second / DAY, second % DAY);
             let day = DAYS.get(day as usize).copied().unwrap_or_default();

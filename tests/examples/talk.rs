@@ -30,8 +30,11 @@ pub(crate) struct Sent {
     pub(crate) expected: Vec<String>,
 }
 
-/// Kinds of ICMP messages: type and code for IPv4, and for IPv6.
-const MESSAGES: [(&str, [Option<(u8, u8)>; 2]); 8] = [
+/// Type and code of an ICMP message.
+type Message = Option<(u8, u8)>;
+
+/// Kinds of ICMP messages, for IPv4 and for IPv6.
+const MESSAGES: [(&str, [Message; 2]); 8] = [
     ("echo-request", [Some((8, 0)), Some((128, 0))]),
     ("echo-reply", [Some((0, 0)), Some((129, 0))]),
     ("port-unreachable", [Some((3, 3)), Some((1, 4))]),

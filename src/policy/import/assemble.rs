@@ -26,6 +26,8 @@ pub(super) struct Layout {
     pub(super) chains: Vec<Chain>,
     pub(super) left: Vec<Left>,
     pub(super) notes: Vec<Left>,
+    /// Whether times of the day are in UTC, and not in local time.
+    pub(super) utc: bool,
 }
 
 /// A port.
@@ -156,6 +158,7 @@ pub(super) fn assemble(mut set: RuleSet) -> Layout {
     let mut layout = Layout {
         ports,
         chains,
+        utc: set.utc,
         ..Layout::default()
     };
     let reached: BTreeSet<_> = made.into_keys().map(|copy| copy.key).collect();

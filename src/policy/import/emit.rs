@@ -96,6 +96,12 @@ pub(super) fn emit(name: &str, layout: &Layout) -> (String, Vec<Place>) {
     out.head("version: 1");
     out.head("");
     ports(&mut out, layout);
+    let timed =
+        |item: &Item| matches!(item, Item::Rule(rule) if rule.matches.get("time").is_some());
+    if layout.utc && layout.items().any(timed) {
+        out.head("# Times of the day were in UTC; local ones follow daylight saving.");
+        out.head("system: { time-zone: UTC }");
+    }
     if layout.sets.iter().any(|(_, values)| !values.is_empty()) {
         out.head("");
         out.head("sets:");
@@ -204,6 +210,7 @@ fn rule(rule: &Rule) -> String {
         fields.push(("log", prefix.unwrap_or_else(|| "true".to_owned())));
     }
     fields.extend(rule.mark.as_ref().map(|mark| ("mark", scalar(mark))));
+    fields.extend(rule.count.as_ref().map(|name| ("count", scalar(name))));
     match &rule.act {
         Act::Accept => fields.push(("action", "accept".into())),
         Act::Drop => fields.push(("action", "drop".into())),
@@ -230,6 +237,8 @@ fn rule(rule: &Rule) -> String {
 fn values(key: &str, cond: &Cond) -> String {
     match &cond.values[..] {
         [one] if key == "fragment" => one.clone(),
+        // a mapping
+        [one] if key == "time" && one.starts_with('{') => one.clone(),
         [one] if cond.negated => quoted(&format!("!{one}")),
         [one] => scalar(one),
         many => {

@@ -7,7 +7,9 @@
 //!
 //! Life-cycle and concurrency: as [`super`].
 
+mod rates;
 mod rule;
+mod time;
 
 pub(super) use rule::log_prefix;
 
@@ -15,7 +17,7 @@ use super::Hook;
 use super::before::Before;
 use super::rules::{Base, Effect, Item, RuleSet, UserChain, left};
 use crate::policy::model::Family;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 /// One `*table` of the file.
@@ -44,6 +46,8 @@ struct Line {
     chain: String,
     /// What follows the chain.
     words: Vec<String>,
+    /// Its `hashlimit` has the name of another's, and so the same buckets.
+    shares: bool,
 }
 
 const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
@@ -59,7 +63,10 @@ const OTHER_TABLES: [(&str, &str); 3] = [
 ];
 
 pub(super) fn read(text: &str, hook: Hook) -> RuleSet {
-    let mut set = RuleSet::default();
+    let mut set = RuleSet {
+        utc: true,
+        ..RuleSet::default()
+    };
     for (at, mut table) in tables(text, &mut set).into_iter().enumerate() {
         let v6 = |line: &Line| line.words.iter().any(|word| is_v6(word));
         let family = table.family.unwrap_or(if table.rules.iter().any(v6) {
@@ -187,6 +194,7 @@ fn tables(text: &str, set: &mut RuleSet) -> Vec<Table> {
                 text: text.into(),
                 chain: second,
                 words: words.collect(),
+                shares: false,
             }),
             _ => set.left.push(left(
                 line,
@@ -196,7 +204,33 @@ fn tables(text: &str, set: &mut RuleSet) -> Vec<Table> {
             )),
         }
     }
+    mark_shared(&mut tables);
     tables
+}
+
+/// Finds rules whose `hashlimit` is that of another one: names are of a family (Linux, xt_hashlimit).
+fn mark_shared(tables: &mut [Table]) {
+    let name = |line: &Line| {
+        let at = line
+            .words
+            .iter()
+            .position(|word| word == "--hashlimit-name")?;
+        line.words.get(at + 1).cloned()
+    };
+    let mut seen = BTreeMap::new();
+    for table in &*tables {
+        for name in table.rules.iter().filter_map(name) {
+            let v6 = table.family == Some(Family::Ipv6);
+            *seen.entry((v6, name)).or_insert(0u32) += 1;
+        }
+    }
+    for table in tables {
+        let v6 = table.family == Some(Family::Ipv6);
+        for line in &mut table.rules {
+            let times = name(line).and_then(|name| seen.get(&(v6, name)));
+            line.shares = times.is_some_and(|times| *times > 1);
+        }
+    }
 }
 
 /// The words of a line, as a shell and `iptables-restore` see them.
@@ -280,9 +314,10 @@ fn filter(
                 .push(left(line.line, &line.text, why, Effect::None));
             continue;
         }
-        let items = rule::items(&line, family, &|name| {
-            names.contains(name).then(|| key(name))
-        });
+        let over = key(&format!(" over {}", line.line));
+        let chain = |name: &str| names.contains(name).then(|| key(name));
+        let (items, made) = rule::items(&line, family, &chain, Some(&over));
+        set.chains.extend(made.map(|chain| (over, chain)));
         if here {
             used = true;
             base.items.extend(items);
@@ -315,7 +350,7 @@ fn raw(set: &mut RuleSet, table: &Table, rules: Vec<Line>, family: Family, hook:
             before.accepted = true;
             continue;
         }
-        for item in rule::items(&line, family, &|_| None) {
+        for item in rule::items(&line, family, &|_| None, None).0 {
             match item {
                 Item::Rule(rule) => before.place(set, *rule, line.chain == "OUTPUT", hook),
                 other => {

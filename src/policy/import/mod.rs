@@ -18,6 +18,7 @@ mod ports;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod times;
 mod words;
 
 use super::diagnostic::Severity;

@@ -11,8 +11,10 @@ mod expr;
 mod file;
 mod rule;
 mod statement;
+mod time;
 
 use super::Hook;
+use super::assemble;
 use super::before::Before;
 use super::rules::{Base, Effect, Item, RuleSet, UserChain, left};
 use super::words;
@@ -40,6 +42,9 @@ pub(super) fn read(text: &str, hook: Hook) -> RuleSet {
         .any(|table| routed(table) && table.chains.iter().any(is_base));
     let mut bases: Vec<((bool, i64), Base)> = Vec::new();
     let mut names = BTreeSet::new();
+    // `count: yes` would only count
+    let words = ["true", "yes", "on", "false", "no", "off"];
+    let mut counted: BTreeSet<String> = words.map(str::to_owned).into();
     for table in &tables {
         let refuse = match table.family.as_str() {
             _ if table.dormant => Some("its table is dormant"),
@@ -59,6 +64,11 @@ pub(super) fn read(text: &str, hook: Hook) -> RuleSet {
                 .collect(),
             sets: sets(table, &mut set, &mut names),
             helpers: &table.helpers,
+            counters: table
+                .counters
+                .iter()
+                .map(|name| (name.as_str(), assemble::unique(&mut counted, name)))
+                .collect(),
             table: &table.name,
             lines: &lines,
         };

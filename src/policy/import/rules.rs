@@ -25,6 +25,8 @@ pub(super) struct RuleSet {
     pub(super) left: Vec<Left>,
     /// Worth knowing, and not part of a chain.
     pub(super) notes: Vec<Left>,
+    /// Whether times of the day are in UTC, and not in local time.
+    pub(super) utc: bool,
 }
 
 /// A chain that packets start in.
@@ -69,6 +71,8 @@ pub(super) struct Rule {
     pub(super) log: Option<Log>,
     /// A value of `mark`.
     pub(super) mark: Option<String>,
+    /// The named counter that it feeds.
+    pub(super) count: Option<String>,
     pub(super) act: Act,
     pub(super) comment: Option<String>,
     /// What is different from what it was.
@@ -85,11 +89,46 @@ impl Rule {
             matches: Matches::default(),
             log: None,
             mark: None,
+            count: None,
             act,
             comment: None,
             notes: Vec::new(),
         }
     }
+
+    /// Whether it does nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.act == Act::Continue
+            && self.log.is_none()
+            && self.mark.is_none()
+            && self.count.is_none()
+    }
+}
+
+/// A limit that is exceeded, as a chain: what is within it returns from there, the rest is over it.
+/// The rule becomes a jump to that chain, whose key is `key`.
+pub(super) fn over(rule: &Rule, limit: String, key: String) -> Result<(Rule, UserChain), Why> {
+    if matches!(rule.act, Act::Return | Act::Goto(_)) || rule.matches.get("limit").is_some() {
+        return Err("a limit that is exceeded with `return`, `goto` or another limit".into());
+    }
+    let mut within = Rule::new(rule.line, &rule.text, Act::Return);
+    within.matches.one("limit", limit)?;
+    let mut beyond = rule.clone();
+    beyond.matches = Matches::default();
+    if rule.act == Act::Reject("tcp-reset") {
+        beyond.matches.one("proto", "tcp")?;
+    }
+    let chain = UserChain {
+        name: format!("over-{}", rule.line),
+        line: rule.line,
+        items: [within, beyond]
+            .map(|rule| Item::Rule(Box::new(rule)))
+            .into(),
+    };
+    let mut jump = rule.clone();
+    jump.act = Act::Jump(key);
+    (jump.log, jump.mark, jump.count) = (None, None, None);
+    Ok((jump, chain))
 }
 
 /// A prefix, if there is one.
@@ -241,7 +280,7 @@ impl Matches {
 const NEGATED_LISTS: [&str; 6] = ["iif", "oif", "saddr", "daddr", "sport", "dport"];
 
 /// Matches in the order in which people write them.
-pub(super) const ORDER: [&str; 22] = [
+pub(super) const ORDER: [&str; 23] = [
     "family",
     "iif",
     "oif",
@@ -262,6 +301,7 @@ pub(super) const ORDER: [&str; 22] = [
     "ct-mark",
     "ct-helper",
     "ct-zone",
+    "time",
     "connlimit",
     "limit",
 ];

@@ -237,6 +237,24 @@ fn every_nft_match_becomes_ours() {
             "limit: \"3/minute burst 5\", log: { prefix: \"x:\" }",
         ),
         (
+            "meta hour \"08:00\"-\"18:00\" accept",
+            "time: \"08:00-18:00:01\", action: accept",
+        ),
+        (
+            "meta day { \"Monday\", \"Saturday\", 0 } meta hour != { \"00:00\"-\"06:00\", \"12:00\"-\"23:59:59\" } drop",
+            "time: \"mon,sat,sun 06:00:01-12:00\", action: drop",
+        ),
+        // as nft writes it, and as it lists it then
+        (
+            "meta day 1-5 meta hour \"22:00\"-\"06:00\" accept",
+            "time: \"mon-fri 00:00-06:00, 22:00:01-24:00\", action: accept",
+        ),
+        (
+            "meta hour != \"06:00\"-\"22:00\" accept",
+            "time: \"00:00-06:00, 22:00:01-24:00\", action: accept",
+        ),
+        ("meta day != \"Sunday\" drop", "time: mon-sat, action: drop"),
+        (
             "counter packets 3 bytes 4 drop comment \"a \u{7}b: c\"",
             "action: drop, comment: \"a  b: c\"",
         ),
@@ -309,6 +327,42 @@ fn every_iptables_match_becomes_ours() {
             "proto: tcp, connlimit: \"over 3 per source/24\", action: drop",
         ),
         (
+            "-p tcp -m hashlimit --hashlimit-upto 10/sec --hashlimit-mode srcip --hashlimit-srcmask 24 --hashlimit-name a -j ACCEPT",
+            "proto: tcp, limit: \"10/second burst 5 per source/24\", action: accept",
+        ),
+        (
+            "-m hashlimit --hashlimit 3/min --hashlimit-burst 9 --hashlimit-mode dstip --hashlimit-name a -j ACCEPT",
+            "limit: \"3/minute burst 9 per destination\", action: accept",
+        ),
+        (
+            "-m hashlimit ! --hashlimit-above 7/hour --hashlimit-name a -j RETURN",
+            "limit: \"7/hour burst 5\", action: return",
+        ),
+        (
+            "-m time --timestart 08:00 --timestop 17:00 --weekdays Mon,Tue,Wed,Thu,Fri -j ACCEPT",
+            "time: \"mon-fri 08:00-17:00:01\", action: accept",
+        ),
+        (
+            "-m time --timestart 22:00:30 ! --weekdays 6,7 -j ACCEPT",
+            "time: \"mon-fri 22:00:30-24:00\", action: accept",
+        ),
+        (
+            "-m time --timestart 22:00 --timestop 06:00 --weekdays Fri -j DROP",
+            "time: \"fri 00:00-06:00:01, 22:00-24:00\", action: drop",
+        ),
+        (
+            "-m time --timestart 22:00 --timestop 06:00 --contiguous --weekdays Fri -j DROP",
+            "time: \"fri 22:00-06:00:01\", action: drop",
+        ),
+        (
+            "-m time --weekdays Sat --datestart 2026-12-01T00:00:00 --datestop 2027-01-15T12:00:00 -j DROP",
+            "time: { days: [sat], from: \"2026-12-01 00:00\", until: \"2027-01-15 12:00:01\" }, action: drop",
+        ),
+        (
+            "-m time --timestart 00:00 --timestop 23:59:59 -j DROP",
+            "action: drop",
+        ),
+        (
             "-m tos --tos 0xb8/0xfc -j ACCEPT",
             "dscp: ef, action: accept",
         ),
@@ -346,14 +400,28 @@ fn what_is_not_understood_leaves_its_whole_rule_out() {
             "looser",
         ),
         (
-            "-p tcp -m hashlimit --hashlimit-upto 1/s --hashlimit-name a -j ACCEPT",
+            "-m hashlimit --hashlimit-upto 1/s --hashlimit-mode srcip,dstport --hashlimit-name a -j ACCEPT",
             "stricter",
+        ),
+        (
+            "-m hashlimit --hashlimit-above 512kb/s --hashlimit-mode srcip --hashlimit-name a -j DROP",
+            "looser",
+        ),
+        (
+            "-p tcp -m multiport --ports 1,2 -m hashlimit --hashlimit-above 1/s --hashlimit-name a -j DROP",
+            "looser",
+        ),
+        (
+            "-m hashlimit --hashlimit-above 1/s --hashlimit-name a -j RETURN",
+            "unclear",
         ),
         (
             "-m conntrack --ctstate INVALID --ctdir REPLY -j DROP",
             "looser",
         ),
-        ("-m time --timestart 08:00 -j ACCEPT", "stricter"),
+        ("-m time --timestart 08:00 --kerneltz -j ACCEPT", "stricter"),
+        ("-m time --monthdays 1,15 -j DROP", "looser"),
+        ("-m time --timestart 24:00 -j ACCEPT", "stricter"),
     ] {
         let imported = iptables(&format!("-A FORWARD {rule}"));
         assert!(rules(&imported).is_empty(), "{rule}: {}", imported.policy);
@@ -386,6 +454,12 @@ fn what_is_not_understood_leaves_its_whole_rule_out() {
         ("accept drop", "looser"),
         ("ct status != assured accept", "stricter"),
         ("tcp dport vmap { 22 : queue } ", "unclear"),
+        ("meta hour >= \"08:00\" accept", "stricter"),
+        ("meta hour != \"22:00\"-\"06:00\" drop", "looser"),
+        ("meta day 7 accept", "stricter"),
+        ("meta day \"Friday\"-\"Sunday\" drop", "looser"),
+        ("meta time >= \"2026-12-01\" accept", "stricter"),
+        ("counter name nowhere drop", "looser"),
     ] {
         let imported = nft(rule);
         assert!(rules(&imported).is_empty(), "{rule}: {}", imported.policy);
@@ -396,6 +470,124 @@ fn what_is_not_understood_leaves_its_whole_rule_out() {
             .collect();
         assert_eq!(effects, [(4, effect)], "{rule}: {:?}", imported.left);
     }
+}
+
+#[test]
+fn what_exceeds_a_hashlimit_is_in_a_chain_of_its_own() {
+    let rule = "-p tcp --dport 22 -m hashlimit --hashlimit-above 5/min --hashlimit-mode srcip --hashlimit-name a -j LOG --log-prefix fast";
+    let imported = iptables(&format!("-A FORWARD {rule}"));
+    assert_eq!(
+        rules(&imported),
+        [
+            "proto: tcp, dport: 22, jump: over-4",
+            "limit: \"5/minute burst 5 per source\", action: return",
+            "log: { prefix: \"fast\" }",
+        ]
+    );
+    // buckets that two rules share cannot be; of the other family they are others
+    let two = iptables(&format!(
+        "-A FORWARD {rule}\n-A FORWARD -j user\n-A user {rule}"
+    ));
+    let left: Vec<_> = two.left.iter().map(|left| left.line).collect();
+    assert_eq!(left, [4, 6]);
+    let why = "another rule has a `hashlimit` of this name, and so shares its buckets";
+    assert!(two.left.iter().all(|left| left.why == why), "{two:?}");
+    let text = |family: &str| {
+        format!("# Generated by {family}-save\n*filter\n-A FORWARD {rule}\nCOMMIT\n")
+    };
+    let both = text("iptables") + &text("ip6tables");
+    assert_eq!(imported_of(&both).left, []);
+}
+
+fn imported_of(text: &str) -> Imported {
+    imported("t.iptables", text, Hook::Forward)
+}
+
+/// A burst that takes longer to come back than the kernel remembers an address.
+#[test]
+fn what_the_kernel_forgets_is_noted() {
+    for (rate, noted) in [
+        ("5/min --hashlimit-burst 5", None),
+        ("5/min --hashlimit-burst 6", Some((60, 72))),
+        (
+            "5/min --hashlimit-burst 6 --hashlimit-htable-expire 72000",
+            None,
+        ),
+        (
+            "5/min --hashlimit-burst 5 --hashlimit-htable-expire 10000",
+            Some((10, 60)),
+        ),
+    ] {
+        let rule = format!(
+            "-m hashlimit --hashlimit-upto {rate} --hashlimit-mode srcip --hashlimit-name a -j ACCEPT"
+        );
+        let imported = iptables(&format!("-A FORWARD {rule}"));
+        let notes = imported.notes.iter().map(|note| note.why.as_str());
+        let notes: Vec<_> = notes.filter(|why| why.contains("silent")).collect();
+        let want = noted.map(|(expire, refill)| {
+            format!("who was silent for {expire} s had a full burst again; here a burst of that size takes {refill} s")
+        });
+        assert_eq!(notes, Vec::from_iter(want.as_deref()), "{rate}");
+    }
+}
+
+#[test]
+fn only_iptables_times_are_in_utc() {
+    let utc = "system: { time-zone: UTC }";
+    assert!(
+        iptables("-A FORWARD -m time --weekdays Mon -j DROP")
+            .policy
+            .contains(utc)
+    );
+    assert!(!iptables("-A FORWARD -j DROP").policy.contains(utc));
+    assert!(!nft("meta day Monday drop").policy.contains(utc));
+}
+
+#[test]
+fn named_counters_are_fed() {
+    let text = "table inet t {
+ counter refused { packets 3 bytes 4; }
+ counter yes { }
+ chain c {
+ type filter hook forward priority 0;
+ tcp dport 22 counter name \"refused\" drop
+ counter name refused
+ counter name \"yes\" log prefix \"x\"
+ counter name \"refused\" tcp dport 23 drop
+ tcp dport 24 counter name \"refused\" limit rate 1/second drop
+ tcp dport 25 limit rate over 1/second counter name \"refused\" drop
+ }
+}
+add counter ip u refused
+add rule ip u d counter name refused accept
+add chain ip u d { type filter hook forward priority 1; }
+";
+    let imported = imported("t.nft", text, Hook::Forward);
+    assert_eq!(imported.left, []);
+    let rules = rules(&imported);
+    for rule in [
+        "proto: tcp, dport: 22, count: refused, action: drop",
+        "count: refused",
+        "log: { prefix: \"x\" }, count: yes-2",
+        "proto: tcp, dport: 23, action: drop",
+        "proto: tcp, dport: 24, limit: \"1/second burst 5\", action: drop",
+        "proto: tcp, dport: 25, jump: over-11",
+        "count: refused, action: drop",
+        "count: refused-2, action: accept",
+    ] {
+        let found = rules
+            .iter()
+            .any(|found| *found == rule || found.ends_with(&format!(", {rule}")));
+        assert!(found, "{rule}\n{}", imported.policy);
+    }
+    let why = "counter refused stood before a match, and is not fed by this rule";
+    let noted: Vec<_> = imported
+        .notes
+        .iter()
+        .filter(|note| note.why == why)
+        .collect();
+    let lines: Vec<_> = noted.iter().map(|note| note.line).collect();
+    assert_eq!(lines, [9, 10]);
 }
 
 #[test]
@@ -521,6 +713,23 @@ const WORDS: &[&str] = &[
     "|",
     "==",
     "limit rate over 1/second",
+    "-m time --timestart 08:00",
+    "--weekdays",
+    "Mon,Tue",
+    "--timestop",
+    "06:00",
+    "--datestop 2026-12",
+    "-m hashlimit --hashlimit-upto 1/s",
+    "--hashlimit-above 2/min",
+    "--hashlimit-mode srcip",
+    "--hashlimit-srcmask",
+    "--hashlimit-name n",
+    "meta hour",
+    "\"08:00\"-\"18:00\"",
+    "meta day",
+    "Monday",
+    "counter x { }",
+    "counter name x",
     "log prefix",
     "counter",
     "iifname",

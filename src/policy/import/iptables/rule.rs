@@ -3,13 +3,15 @@
 //! Life-cycle and concurrency: as [`super`].
 
 use super::Line;
-use crate::policy::import::rules::{Act, Effect, Item, Rule, Why};
+use super::rates::Rates;
+use super::time::Time;
+use crate::policy::import::rules::{self, Act, Effect, Item, Rule, UserChain, Why};
 use crate::policy::import::words;
 use crate::policy::model::Family;
 use crate::policy::names::parse_number;
 
 /// Matches whose options are read below.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 26] = [
     "tcp",
     "udp",
     "udplite",
@@ -22,7 +24,9 @@ const MODULES: [&str; 24] = [
     "conntrack",
     "connmark",
     "limit",
+    "hashlimit",
     "connlimit",
+    "time",
     "length",
     "dscp",
     "tos",
@@ -70,12 +74,14 @@ pub(super) fn effect(words: &[String], nat: bool) -> Effect {
     }
 }
 
-/// What the rule of a line becomes; `chain` finds the key of a user chain.
+/// What the rule of a line becomes, and a chain that it needs, whose key would be `over`; `chain` finds
+/// the key of a user chain.
 pub(super) fn items(
     line: &Line,
     family: Family,
     chain: &dyn Fn(&str) -> Option<String>,
-) -> Vec<Item> {
+    over: Option<&str>,
+) -> (Vec<Item>, Option<UserChain>) {
     let mut reader = Reader {
         words: &line.words,
         at: 0,
@@ -84,54 +90,48 @@ pub(super) fn items(
         rule: Rule::new(line.line, &line.text, Act::Continue),
         target: None,
         states: None,
-        limit: None,
-        burst: None,
         either: Vec::new(),
-        connlimit: None,
-        connmask: None,
-        conndst: false,
+        rates: Rates::new(line.shares),
+        time: Time::default(),
         asks_flow: false,
     };
     reader.rule.family = Some(family);
-    match reader.read() {
-        Ok(rules) => rules
-            .into_iter()
-            .map(|rule| Item::Rule(Box::new(rule)))
-            .collect(),
-        Err(why) => vec![Item::without(
-            line.line,
-            &line.text,
-            why,
-            effect(&line.words, false),
-        )],
+    match reader.read(over) {
+        Ok((rules, made)) => {
+            let rules = rules.into_iter().map(|rule| Item::Rule(Box::new(rule)));
+            (rules.collect(), made)
+        }
+        Err(why) => {
+            let effect = effect(&line.words, false);
+            let left = Item::without(line.line, &line.text, why, effect);
+            (vec![left], None)
+        }
     }
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     words: &'a [String],
     at: usize,
-    family: Family,
+    pub(super) family: Family,
     chain: &'a dyn Fn(&str) -> Option<String>,
-    rule: Rule,
+    pub(super) rule: Rule,
     /// The target, until its options are read.
     target: Option<&'a str>,
     states: Option<(bool, Vec<String>)>,
-    limit: Option<String>,
-    burst: Option<String>,
     /// Ports of `--ports`: of either side.
     either: Vec<String>,
-    /// Whether more than that matches, and how many.
-    connlimit: Option<(bool, String)>,
-    connmask: Option<String>,
-    conndst: bool,
+    /// How often it matches.
+    pub(super) rates: Rates,
+    /// And when.
+    pub(super) time: Time,
     /// It asks something of the flow beside its state.
     asks_flow: bool,
 }
 
-type Read<T = ()> = Result<T, Why>;
+pub(super) type Read<T = ()> = Result<T, Why>;
 
 impl<'a> Reader<'a> {
-    fn value(&mut self, option: &str) -> Read<&'a str> {
+    pub(super) fn value(&mut self, option: &str) -> Read<&'a str> {
         let value = self
             .words
             .get(self.at)
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of an option, and whether it is negated before or, as once was usual, behind it.
-    fn negatable(&mut self, option: &str, mut negated: bool) -> Read<(bool, &'a str)> {
+    pub(super) fn negatable(&mut self, option: &str, mut negated: bool) -> Read<(bool, &'a str)> {
         if self.words.get(self.at).is_some_and(|word| word == "!") {
             self.at += 1;
             negated = !negated;
@@ -149,25 +149,29 @@ impl<'a> Reader<'a> {
         Ok((negated, self.value(option)?))
     }
 
-    fn read(&mut self) -> Read<Vec<Rule>> {
+    fn read(&mut self, over: Option<&str>) -> Read<(Vec<Rule>, Option<UserChain>)> {
         while let Some(word) = self.words.get(self.at) {
             self.at += 1;
             let negated = word == "!";
             let option = if negated { self.value("!")? } else { word };
             let known = self.core(option, negated)? || {
-                let limited = self.limit.is_some() && self.target.is_none();
+                let limited = self.rates.is_limited() && self.target.is_none();
                 let known = self.header(option, negated)? || self.tracking(option, negated)?;
                 if limited && known {
                     let note = "`limit` counts only packets that all of the rule matches";
                     self.rule.notes.push(note.into());
                 }
-                known || self.rates(option, negated)? || (!negated && self.target_option(option)?)
+                known
+                    || self.rates(option, negated)?
+                    || self.hashed(option, negated)?
+                    || self.time(option, negated)?
+                    || (!negated && self.target_option(option)?)
             };
             if !known {
                 return Err(format!("`{option}` is not known here").into());
             }
         }
-        self.finish()
+        self.finish(over)
     }
 
     fn core(&mut self, option: &str, negated: bool) -> Read<bool> {
@@ -403,23 +407,6 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    fn rates(&mut self, option: &str, negated: bool) -> Read<bool> {
-        match option {
-            "--limit" if !negated => self.limit = Some(self.value(option)?.to_owned()),
-            "--limit-burst" if !negated => self.burst = Some(self.value(option)?.to_owned()),
-            "--connlimit-above" | "--connlimit-upto" => {
-                let (negated, count) = self.negatable(option, negated)?;
-                self.connlimit =
-                    Some(((option == "--connlimit-above") != negated, count.to_owned()));
-            }
-            "--connlimit-mask" if !negated => self.connmask = Some(self.value(option)?.to_owned()),
-            "--connlimit-saddr" if !negated => self.conndst = false,
-            "--connlimit-daddr" if !negated => self.conndst = true,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
     fn target(&mut self, target: &str, goto: bool) -> Read<Act> {
         if let Some(key) = (self.chain)(target) {
             return Ok(if goto { Act::Goto(key) } else { Act::Jump(key) });
@@ -486,7 +473,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    fn finish(&mut self) -> Read<Vec<Rule>> {
+    fn finish(&mut self, over: Option<&str>) -> Read<(Vec<Rule>, Option<UserChain>)> {
         if let Some((negated, states)) = self.states.take() {
             let bare = states
                 .iter()
@@ -508,29 +495,11 @@ impl<'a> Reader<'a> {
             }
             self.rule.matches.add("ct", false, states)?;
         }
-        if let Some(limit) = self.limit.take() {
-            self.rule
-                .matches
-                .one("limit", rate(&limit, self.burst.as_deref())?)?;
+        if let Some(time) = self.time.value()? {
+            self.rule.matches.one("time", time)?;
         }
-        if let Some((over, count)) = self.connlimit.take() {
-            let over = if over { "over " } else { "" };
-            let per = if self.conndst {
-                "destination"
-            } else {
-                "source"
-            };
-            let mask = match (self.connmask.take(), self.family) {
-                (None, _) => String::new(),
-                (Some(mask), Family::Ipv4) => format!("/{mask}"),
-                (Some(mask), Family::Ipv6) => format!("/32,{mask}"),
-            };
-            self.rule
-                .matches
-                .one("connlimit", format!("{over}{count} per {per}{mask}"))?;
-        }
-        let idle =
-            self.rule.act == Act::Continue && self.rule.log.is_none() && self.rule.mark.is_none();
+        let beyond = self.limits()?;
+        let idle = self.rule.is_idle();
         match self.target {
             None => {
                 return Err(Why::Never(
@@ -548,8 +517,16 @@ impl<'a> Reader<'a> {
             return Err("`tcp-reset` needs `-p tcp`".into());
         }
         let rule = self.rule.clone();
+        if let Some(limit) = beyond {
+            let key = over.ok_or("a limit that is exceeded, before tracking")?;
+            if !self.either.is_empty() {
+                return Err("`--ports` with a limit that is exceeded".into());
+            }
+            let (jump, chain) = rules::over(&rule, limit, key.to_owned())?;
+            return Ok((vec![jump], Some(chain)));
+        }
         if self.either.is_empty() {
-            return Ok(vec![rule]);
+            return Ok((vec![rule], None));
         }
         let verdict = matches!(
             rule.act,
@@ -568,7 +545,7 @@ impl<'a> Reader<'a> {
                 .add(key, false, self.either.clone())
                 .map(|()| rule)
         };
-        Ok(vec![split("sport")?, split("dport")?])
+        Ok((vec![split("sport")?, split("dport")?], None))
     }
 }
 
@@ -579,17 +556,4 @@ pub(in crate::policy::import) fn log_prefix(text: &str) -> Option<String> {
         text.pop();
     }
     (!text.is_empty()).then_some(text)
-}
-
-/// A value of `limit`, of `3/min`.
-fn rate(limit: &str, burst: Option<&str>) -> Read<String> {
-    let (count, unit) = limit.split_once('/').unwrap_or((limit, "second"));
-    let units = ["second", "minute", "hour", "day"];
-    let unit = units.iter().find(|name| {
-        !unit.is_empty() && name.starts_with(unit) || **name == unit.trim_end_matches('s')
-    });
-    match (parse_number(count), unit) {
-        (Some(count), Some(unit)) => Ok(format!("{count}/{unit} burst {}", burst.unwrap_or("5"))),
-        _ => Err(format!("`{limit}` is not a rate").into()),
-    }
 }

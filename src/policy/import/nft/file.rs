@@ -5,7 +5,7 @@
 
 use crate::policy::import::Left;
 use crate::policy::import::rules::{Effect, left};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A word, a string in quotes, or a sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(super) struct Table {
     pub(super) sets: Vec<Set>,
     /// Type and protocol of `ct helper` objects.
     pub(super) helpers: BTreeMap<String, (String, String)>,
+    /// Names of counters.
+    pub(super) counters: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -300,6 +302,10 @@ impl Parser<'_> {
                 let chain = self.chain_of(table, &name, line);
                 self.tables[table].chains[chain].rules.push(rule);
             }
+            "counter" => {
+                let table = self.table_name();
+                self.counter(table);
+            }
             "element" => {
                 let table = self.table_name();
                 let name = self.name();
@@ -336,12 +342,19 @@ impl Parser<'_> {
                     self.tables[table].dormant |= flags.iter().any(|flag| flag.is("dormant"));
                 }
                 "ct" if self.peek("helper") => self.helper(table),
+                "counter" => self.counter(table),
                 // an object, with a block of its own
                 _ => {
                     self.statement();
                 }
             }
         }
+    }
+
+    fn counter(&mut self, table: usize) {
+        let name = self.name();
+        self.statement();
+        self.tables[table].counters.insert(name);
     }
 
     fn helper(&mut self, table: usize) {

@@ -4,7 +4,8 @@
 
 use super::expr::{self, Read, Words};
 use super::file::Word;
-use crate::policy::import::rules::{Act, Effect, Item, Matches, Rule, RuleSet, UserChain, Why};
+use crate::policy::import::rules::{self, Act, Effect, Item, Rule, RuleSet, Why};
+use crate::policy::import::times::Times;
 use crate::policy::import::words;
 use crate::policy::names::parse_number;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,8 @@ pub(super) struct Scope<'a> {
     pub(super) chains: BTreeSet<&'a str>,
     pub(super) sets: BTreeMap<&'a str, Known<'a>>,
     pub(super) helpers: &'a BTreeMap<String, (String, String)>,
+    /// Named counters, and what the policy calls them.
+    pub(super) counters: BTreeMap<&'a str, String>,
     /// Lines of the file.
     pub(super) lines: &'a [&'a str],
 }
@@ -97,6 +100,7 @@ pub(super) fn items(
         map: None,
         icmp: None,
         over: None,
+        times: Times::default(),
         stage,
     };
     reader.rule.family = super::family(scope.family);
@@ -123,6 +127,8 @@ pub(super) struct Reader<'a, 'w> {
     icmp: Option<Icmp>,
     /// A rate above which the rule matches.
     pub(super) over: Option<String>,
+    /// When it matches.
+    pub(super) times: Times,
     pub(super) stage: Stage,
 }
 
@@ -154,6 +160,7 @@ impl Reader<'_, '_> {
             if self.rule.log.is_some() || self.rule.mark.is_some() {
                 return Err("it logs or marks before it matches".into());
             }
+            self.uncount();
             let limited = self.over.is_some() || self.rule.matches.get("limit").is_some();
             self.matching(&word.text)?;
             if limited {
@@ -185,10 +192,7 @@ impl Reader<'_, '_> {
                     self.words.take("bytes");
                     self.words.next();
                 } else if self.words.take("name") {
-                    let name = &self.words.need()?.text;
-                    self.rule
-                        .notes
-                        .push(format!("was also counted by counter {name}"));
+                    self.count()?;
                 }
             }
             "log" => self.log()?,
@@ -268,6 +272,8 @@ impl Reader<'_, '_> {
             "l4proto" => self.values("proto", words::proto),
             "nfproto" | "protocol" => self.ether(),
             "length" => self.values("length", |text| words::numbers(text, '-')),
+            "hour" => self.hours(),
+            "day" => self.days(),
             "mark" => Err("packets have no mark here; flows have (`ct mark`)".into()),
             _ => Err(format!("`meta {key}` is not matched here").into()),
         }
@@ -454,6 +460,11 @@ impl Reader<'_, '_> {
             self.rule.matches.add("icmp-type", negated, types)?;
         }
         let rule = &mut self.rule;
+        if let Some(time) = self.times.value() {
+            rule.matches.one("time", time)?;
+            let note = "by the local time of this box, with daylight saving; nftables is an hour off when clocks change, until its rules are loaded again";
+            rule.notes.push(note.into());
+        }
         if let Act::Helper(_) = rule.act {
             return self.helper(set);
         }
@@ -471,15 +482,16 @@ impl Reader<'_, '_> {
             });
             return each.collect();
         }
-        if !self.verdict && rule.log.is_none() && rule.mark.is_none()
-            || rule.act == Act::Continue && rule.log.is_none() && rule.mark.is_none()
-        {
+        if rule.is_idle() {
             return Err(Why::Never(
                 "it has no verdict: nothing but its count is lost".into(),
             ));
         }
         if let Some(limit) = self.over.take() {
-            return over(self.scope, set, rule, limit);
+            let key = self.scope.key(&format!(" over {}", set.chains.len()));
+            let (jump, chain) = rules::over(rule, limit, key.clone())?;
+            set.chains.insert(key, chain);
+            return Ok(vec![jump]);
         }
         Ok(vec![rule.clone()])
     }
@@ -497,6 +509,7 @@ impl Reader<'_, '_> {
             || self.over.is_some()
             || rule.log.is_some()
             || rule.mark.is_some()
+            || rule.count.is_some()
         {
             return Err("a helper beside another statement".into());
         }
@@ -510,30 +523,4 @@ impl Reader<'_, '_> {
         set.helpers.push(Item::Rule(Box::new(rule.clone())));
         Ok(Vec::new())
     }
-}
-
-/// `limit rate over` as a chain: what is within the rate returns from it, the rest is over it.
-fn over(scope: &Scope<'_>, set: &mut RuleSet, rule: &Rule, limit: String) -> Read<Vec<Rule>> {
-    if matches!(rule.act, Act::Return | Act::Goto(_)) || rule.matches.get("limit").is_some() {
-        return Err("`limit rate over` with `return`, `goto` or another limit".into());
-    }
-    let mut within = Rule::new(rule.line, &rule.text, Act::Return);
-    within.matches.one("limit", limit)?;
-    let mut beyond = rule.clone();
-    beyond.matches = Matches::default();
-    if rule.act == Act::Reject("tcp-reset") {
-        beyond.matches.one("proto", "tcp")?;
-    }
-    let name = format!("over-{}", rule.line);
-    let items = [within, beyond].map(|rule| Item::Rule(Box::new(rule)));
-    let chain = UserChain {
-        name: name.clone(),
-        line: rule.line,
-        items: items.into(),
-    };
-    let key = scope.key(&format!(" {name} {}", set.chains.len()));
-    set.chains.insert(key.clone(), chain);
-    let mut jump = rule.clone();
-    (jump.act, jump.log, jump.mark) = (Act::Jump(key), None, None);
-    Ok(vec![jump])
 }

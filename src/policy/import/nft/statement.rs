@@ -3,7 +3,7 @@
 //! Life-cycle and concurrency: as [`super`].
 
 use super::expr::Read;
-use super::rule::Reader;
+use super::rule::{Reader, Stage};
 use crate::policy::import::iptables::log_prefix;
 use crate::policy::import::rules::Act;
 use crate::policy::import::words;
@@ -59,7 +59,33 @@ impl Reader<'_, '_> {
         }
     }
 
+    /// Reads the name of a counter.
+    pub(super) fn count(&mut self) -> Read {
+        let name = &self.words.need()?.text;
+        let known = self.scope.counters.get(name.as_str());
+        let known = known.ok_or_else(|| format!("there is no counter `{name}`"))?;
+        if self.rule.count.is_some() {
+            return Err("it feeds two counters".into());
+        }
+        if self.stage == Stage::Raw {
+            let note = format!("was also counted by counter {name}");
+            self.rule.notes.push(note);
+        } else {
+            self.rule.count = Some(known.clone());
+        }
+        Ok(())
+    }
+
+    /// A counter counts what comes as far as it, and here what the whole rule matches.
+    pub(super) fn uncount(&mut self) {
+        if let Some(name) = self.rule.count.take() {
+            let note = format!("counter {name} stood before a match, and is not fed by this rule");
+            self.rule.notes.push(note);
+        }
+    }
+
     pub(super) fn limit(&mut self) -> Read {
+        self.uncount();
         if !self.words.take("rate") {
             return Err("limits that are objects are not known here".into());
         }

@@ -311,3 +311,70 @@ fn the_host() {
         ],
     );
 }
+
+/// Whether a policy of one rule drops a packet from `src`, so many seconds after 1970.
+fn dropped(rule: &str, packets: &[(&str, u64)]) -> Vec<bool> {
+    let text = format!("*filter\n:FORWARD ACCEPT\n-A FORWARD {rule} -j DROP\nCOMMIT\n");
+    let imported = imported("t.iptables", &text, Hook::Forward);
+    assert_eq!(imported.left, []);
+    let model = crate::policy::parse("t", &imported.policy).unwrap().model;
+    let policy = compile(&model, 1, 1);
+    let judge = |(src, secs): &(&str, u64)| {
+        let packet = tcp(SYN, src, "10.0.0.1", 22);
+        let facts = Facts {
+            packet: &packet,
+            iif: PortId(0),
+            oif: PortId(1),
+            state: New,
+            dir: Some(Dir::Original),
+            flow: None,
+            now: Now::from_secs(*secs),
+        };
+        policy.forward(0, &facts).verdict == Drop
+    };
+    packets.iter().map(judge).collect()
+}
+
+/// With Linux' rules for windows over midnight (xt_time): each day for itself, or by the day that
+/// the night begins on.
+#[test]
+fn nights() {
+    const DAY: u64 = 86_400;
+    // 1970-01-02 was a Friday
+    let friday = DAY;
+    let night = "-m time --timestart 22:00 --timestop 06:00 --weekdays Fri";
+    let (six, ten) = (6 * 3600, 22 * 3600);
+    for (at, each, contiguous) in [
+        (friday, true, false),
+        (friday + six, true, false),
+        (friday + six + 1, false, false),
+        (friday + ten - 1, false, false),
+        (friday + ten, true, true),
+        (friday + DAY - 1, true, true),
+        (friday + DAY, false, true),
+        (friday + DAY + six, false, true),
+        (friday + DAY + six + 1, false, false),
+        (friday + DAY + ten, false, false),
+    ] {
+        let packet = [("192.0.2.1", at)];
+        assert_eq!(dropped(night, &packet), [each], "{at}");
+        let contiguous_night = format!("{night} --contiguous");
+        assert_eq!(dropped(&contiguous_night, &packet), [contiguous], "{at}");
+    }
+}
+
+#[test]
+fn who_is_above_a_rate() {
+    let rule = "-m hashlimit --hashlimit-above 1/min --hashlimit-burst 2 --hashlimit-mode srcip --hashlimit-srcmask 24 --hashlimit-name s";
+    let packets = [
+        ("192.0.2.1", 1000),
+        ("192.0.2.2", 1000),
+        ("192.0.2.3", 1000),
+        ("192.0.3.1", 1000),
+        ("192.0.2.1", 1059),
+        ("192.0.2.1", 1060),
+        ("192.0.2.1", 1060),
+    ];
+    let expected = [false, false, true, false, true, false, true];
+    assert_eq!(dropped(rule, &packets), expected);
+}

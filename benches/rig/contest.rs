@@ -130,18 +130,15 @@ fn rate(mpps: f64, nanos: u64, cpu_seconds: f64) -> Rate {
     }
 }
 
-/// The policy of the run.
-fn policy(setup: &Setup<'_>, socket: &Path) -> String {
+/// What a policy of the rig begins with.
+pub(crate) fn head(setup: &Setup<'_>, socket: &Path) -> String {
     let flows = setup.captures.flows;
     format!(
         "version: 1\n\
          ports:\n  a: {{ device: \"{}\" }}\n  b: {{ device: \"{}\" }}\n\
          bridge: [[a, b]]\n\
          system:\n  cores: [{}]\n  mbufs: {}\n  metrics: off\n  socket: {}\n\
-         conntrack: {{ max: {} }}\n\
-         chains:\n  forward:\n    policy: drop\n    rules:\n      \
-         - {{ name: known, ct: [established, related], action: accept }}\n      \
-         - {{ name: fresh, ct: new, action: accept }}\n",
+         conntrack: {{ max: {} }}\n",
         setup.device(0),
         setup.device(1),
         setup.polling,
@@ -151,36 +148,59 @@ fn policy(setup: &Setup<'_>, socket: &Path) -> String {
     )
 }
 
-/// The appliance with a policy of two rules, asked for its counters before and after.
-pub(crate) fn shardwall(setup: &Setup<'_>) -> Outcome<Rate> {
-    let socket = setup.scratch.file("control.sock");
-    let path = setup.scratch.file("policy.yaml");
+/// The policy of the run.
+fn policy(setup: &Setup<'_>, socket: &Path) -> String {
+    let head = head(setup, socket);
+    format!(
+        "{head}chains:\n  forward:\n    policy: drop\n    rules:\n      \
+         - {{ name: known, ct: [established, related], action: accept }}\n      \
+         - {{ name: fresh, ct: new, action: accept }}\n"
+    )
+}
+
+/// Starts the appliance with the policy in the file at `path`, and waits until it forwards.
+pub(crate) fn start(setup: &Setup<'_>, path: &Path, socket: &Path) -> Outcome<Process> {
     let log = setup.scratch.file("shardwall.log");
-    let text = policy(setup, &socket);
-    shardwall::policy::parse("policy.yaml", &text)?;
-    fs::write(&path, text)?;
     let child = Command::new(&setup.binary)
         .args(["run", "-c"])
-        .arg(&path)
+        .arg(path)
         .stdin(Stdio::null())
         .stdout(File::create(&log)?)
         .stderr(File::options().append(true).open(&log)?)
         .spawn()
         .map_err(|error| format!("{}: {error}", setup.binary.display()))?;
     let mut process = Process(child);
-    let mut up = false;
     for _ in 0..100 {
         if let Some(status) = process.wait(Duration::from_millis(200))? {
             return Err(format!("`run` ended early ({status})\n{}", tail(&log)).into());
         }
-        up = stats(setup, &socket).is_ok_and(|(received, _)| received > 0);
-        if up {
-            break;
+        if stats(setup, socket).is_ok_and(|(received, _)| received > 0) {
+            return Ok(process);
         }
     }
-    if !up {
-        return Err(format!("it does not forward\n{}", tail(&log)).into());
+    Err(format!("it does not forward\n{}", tail(&log)).into())
+}
+
+/// Ends the appliance as an operator does.
+pub(crate) fn stop(process: &mut Process) -> Outcome<()> {
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&process.0),
+        rustix::process::Signal::TERM,
+    )?;
+    match process.wait(Duration::from_secs(10))? {
+        Some(_) => Ok(()),
+        None => Err("it does not end on SIGTERM".into()),
     }
+}
+
+/// The appliance with a policy of two rules, asked for its counters before and after.
+pub(crate) fn shardwall(setup: &Setup<'_>) -> Outcome<Rate> {
+    let socket = setup.scratch.file("control.sock");
+    let path = setup.scratch.file("policy.yaml");
+    let text = policy(setup, &socket);
+    shardwall::policy::parse("policy.yaml", &text)?;
+    fs::write(&path, text)?;
+    let mut process = start(setup, &path, &socket)?;
     sleep(Duration::from_secs(setup.warm_up))?;
     let clock = Clock::start();
     let (start, cpu) = (clock.now().nanos(), process.threads());
@@ -192,13 +212,7 @@ pub(crate) fn shardwall(setup: &Setup<'_>) -> Outcome<Rate> {
     if (forwarded as f64) < received as f64 * 0.999 {
         return Err(format!("it lost packets: {received} received, {forwarded} sent").into());
     }
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&process.0),
-        rustix::process::Signal::TERM,
-    )?;
-    if process.wait(Duration::from_secs(10))?.is_none() {
-        return Err("it does not end on SIGTERM".into());
-    }
+    stop(&mut process)?;
     let mpps = forwarded as f64 / 1e6 / ((end - start) as f64 / 1e9);
     Ok(rate(mpps, end - start, busiest(&cpu, &cpu_after)))
 }

@@ -12,6 +12,8 @@
 //! them alike. `mpps` is by the clock, `cpu` by the processor time of the polling thread, which
 //! what else runs on the core disturbs less.
 //!
+//! `--reloads` measures reloads instead of contestants ([`reload`]).
+//!
 //! Needs root, `dpdk-testpmd` and memory in huge pages, which are set aside for the run and given
 //! back. `cargo bench --bench rig -- --help` lists the options.
 #![allow(clippy::print_stdout)] // a bench prints
@@ -20,7 +22,11 @@
 mod capture;
 mod contest;
 mod machine;
+mod reload;
 mod report;
+#[allow(dead_code)] // the other bench classifies packets by them, too
+#[path = "../policy/rules.rs"]
+mod rules;
 
 use capture::{Captures, Proto};
 use clap::Parser;
@@ -54,6 +60,12 @@ struct Args {
     /// The core that polls, and the core of everything else
     #[arg(long, value_delimiter = ',', default_values_t = [1, 0])]
     cores: Vec<usize>,
+    /// Instead of a contest: so many reloads between two policies under full load
+    #[arg(long, default_value_t = 0)]
+    reloads: usize,
+    /// Rules of these policies
+    #[arg(long, default_value_t = 10_000)]
+    rules: usize,
     /// Only testpmd
     #[arg(long)]
     testpmd_only: bool,
@@ -100,7 +112,13 @@ fn contest(args: &Args, scratch: &Scratch, report: &mut Report) -> Outcome<()> {
         return Err("--cores wants two".into());
     };
     let most = args.flows.iter().copied().max().unwrap_or(0);
-    let _pages = HugePages::reserve(pages(mbufs(most)))?;
+    let reserved = HugePages::reserve(pages(mbufs(most)));
+    let _pages = match reserved {
+        Ok(pages) => Some(pages),
+        // seconds with reloads and without are compared on whatever memory there is
+        Err(_) if args.reloads > 0 => None,
+        Err(error) => return Err(error),
+    };
     for &flows in &args.flows {
         let captures = Captures::write(scratch, flows, args.proto)?;
         let setup = Setup {
@@ -112,6 +130,10 @@ fn contest(args: &Args, scratch: &Scratch, report: &mut Report) -> Outcome<()> {
             seconds: args.seconds,
             warm_up: args.warm_up,
         };
+        if args.reloads > 0 {
+            report.note(reload::run(&setup, args.rules, args.reloads)?);
+            continue;
+        }
         let mut firewall = !args.testpmd_only;
         for _ in 0..args.rounds.max(1) {
             for mode in ["io", "5tswap"] {
@@ -149,6 +171,8 @@ fn main() -> ExitCode {
     let result = Scratch::new().and_then(|scratch| contest(&args, &scratch, &mut report));
     if args.json {
         println!("{}", report.json());
+    } else if args.reloads > 0 {
+        print!("{}", report.notes());
     } else {
         print!("{}", report.text());
     }

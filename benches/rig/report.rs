@@ -61,6 +61,11 @@ impl Report {
         self.notes.push(note);
     }
 
+    /// What was said beside the figures.
+    pub(crate) fn notes(&self) -> String {
+        format!("{}\n{}", self.head, self.notes.join("\n"))
+    }
+
     /// Ratios to the limit, round by round, by processor time.
     fn ratio(&self, row: &Row) -> Option<(f64, f64, f64)> {
         let limit = self

@@ -55,6 +55,10 @@ pub(crate) trait Path {
     /// Enters the flow of the packet just judged, where the judgement did not.
     fn commit(&mut self, now: Now) -> bool;
     fn shard(&mut self) -> &mut Shard;
+    /// Whether its packets have flows.
+    fn tracks(&self) -> bool {
+        true
+    }
     /// Bytes that its tables have reserved.
     fn reserved(&self) -> usize;
 }
@@ -189,12 +193,31 @@ impl Path for ShardPath {
     }
 }
 
-/// Raw rules, tracker, policy and verdict.
+/// Raw rules, tracker, policy and verdict; or without the tracker, by two raw rules.
 #[derive(Debug)]
-pub(crate) struct PipelinePath {
+pub(crate) struct PipelinePath<const TRACKS: bool> {
     pipeline: Pipeline,
     policy: Compiled,
 }
+
+const NOTRACK: &str = r#"
+version: 1
+ports:
+  lan: { device: net_null0 }
+  wan: { device: net_null1 }
+bridge: [[lan, wan]]
+raw:
+  - { name: web, proto: tcp, dport: 443, action: notrack }
+  - { name: web-back, proto: tcp, sport: 443, action: notrack }
+chains:
+  forward:
+    policy: drop
+    rules:
+      - { name: known, ct: [established, related], action: accept }
+      - { name: broken, ct: invalid, action: drop }
+      - { name: web, ct: untracked, proto: tcp, dport: 443, action: accept }
+      - { name: web-back, ct: untracked, proto: tcp, sport: 443, action: accept }
+"#;
 
 const POLICY: &str = r#"
 version: 1
@@ -213,9 +236,10 @@ chains:
       - { name: outbound, iif: lan, ct: new, action: accept }
 "#;
 
-impl PipelinePath {
+impl<const TRACKS: bool> PipelinePath<TRACKS> {
     pub(crate) fn new(limit: u32) -> Result<Self, String> {
-        let checked = policy::parse("bench", POLICY).map_err(|errors| errors.to_string())?;
+        let text = if TRACKS { POLICY } else { NOTRACK };
+        let checked = policy::parse("bench", text).map_err(|errors| errors.to_string())?;
         let counters = Arc::new(Counters::default());
         Ok(Self {
             pipeline: Pipeline::new(0, limit, SECRET, Now::from_secs(1), counters),
@@ -224,7 +248,7 @@ impl PipelinePath {
     }
 }
 
-impl Path for PipelinePath {
+impl<const TRACKS: bool> Path for PipelinePath<TRACKS> {
     #[inline(always)]
     fn prepare(&self, slot: &mut Slot, from: usize, data: &[u8]) {
         let iif = PortId(from as u8);
@@ -260,6 +284,10 @@ impl Path for PipelinePath {
         self.pipeline.shard_mut()
     }
 
+    fn tracks(&self) -> bool {
+        TRACKS
+    }
+
     fn reserved(&self) -> usize {
         self.pipeline.shard().bytes()
     }
@@ -293,10 +321,10 @@ impl<P: Path> Hits<P> {
                 path.prepare(&mut slot, from, &frame);
                 let (tracked, passes) = path.judge(start, from, &frame, &slot);
                 let new = step == 0;
-                let state = if new {
-                    CtState::New
-                } else {
-                    CtState::Established
+                let state = match new {
+                    _ if !path.tracks() => CtState::Untracked,
+                    true => CtState::New,
+                    false => CtState::Established,
                 };
                 let right = passes && tracked.is_some_and(|tracked| tracked.state == state);
                 if !right || (new && !path.commit(start)) {
@@ -364,6 +392,9 @@ impl<P: Path> Hits<P> {
                 *class = tracked;
                 let dir = if from == 0 { Dir::Original } else { Dir::Reply };
                 let right = tracked.is_some_and(|tracked| {
+                    if !self.path.tracks() {
+                        return tracked.state == CtState::Untracked;
+                    }
                     (tracked.state == CtState::Established)
                         & (tracked.dir == Some(dir))
                         & (tracked.flow != Known::None)

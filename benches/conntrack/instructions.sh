@@ -7,7 +7,7 @@
 set -eu
 flows=${1:-1000}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- tcp tcp-ts tcp-sum udp path-tcp path-udp insert tcp-expecting insert-expecting
+[ $# -gt 0 ] || set -- tcp tcp-ts tcp-sum udp path-tcp path-notrack path-udp insert tcp-expecting insert-expecting
 packets=65536
 bench=$(cargo bench --bench conntrack --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"name":"conntrack".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)

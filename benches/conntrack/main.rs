@@ -56,7 +56,7 @@ struct Args {
 }
 
 /// Every case: its name, and what it is.
-const CASES: [(&str, &str); 10] = [
+const CASES: [(&str, &str); 11] = [
     ("chase", "dependent read of a random line"),
     ("tcp", "conntrack, TCP without options"),
     (
@@ -72,6 +72,10 @@ const CASES: [(&str, &str); 10] = [
         "path-tcp",
         "the whole pure path with a policy, TCP without options",
     ),
+    (
+        "path-notrack",
+        "as path-tcp, but two raw rules say that it is not tracked",
+    ),
     ("path-udp", "the whole pure path with a policy, UDP"),
     (
         "insert",
@@ -86,6 +90,10 @@ const CASES: [(&str, &str); 10] = [
         "as insert, while helpers expect 10,000 flows that do not come",
     ),
 ];
+
+fn tracked(flows: u32) -> Result<PipelinePath<true>, String> {
+    PipelinePath::new(flows)
+}
 
 fn build(name: &str, flows: u32) -> Result<Box<dyn Case>, String> {
     Ok(match name {
@@ -110,8 +118,12 @@ fn build(name: &str, flows: u32) -> Result<Box<dyn Case>, String> {
             Kind::Udp,
             flows,
         )?),
-        "path-tcp" => Box::new(Hits::new(PipelinePath::new(flows)?, Kind::Tcp, flows)?),
-        "path-udp" => Box::new(Hits::new(PipelinePath::new(flows)?, Kind::Udp, flows)?),
+        "path-tcp" => Box::new(Hits::new(tracked(flows)?, Kind::Tcp, flows)?),
+        "path-notrack" => {
+            let path = PipelinePath::<false>::new(flows)?;
+            Box::new(Hits::new(path, Kind::Tcp, flows)?)
+        }
+        "path-udp" => Box::new(Hits::new(tracked(flows)?, Kind::Udp, flows)?),
         "insert" => Box::new(Inserts::new(flows, |limit| {
             Ok(ShardPath::new(limit, Checksum::Good))
         })?),

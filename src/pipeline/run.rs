@@ -336,13 +336,20 @@ impl Pipeline {
             .track(data, parsed, prepared, notrack, ticks, config);
         facts.state = tracked.state;
         facts.dir = tracked.dir;
-        if let Flow::Known(flow) = tracked.flow
-            && self.memory.is_due(self.shard.judged_by(flow))
-            && let Some(outcome) = self.judge_again(policy, flow, parsed)
-        {
-            return outcome;
+        let mut recalled = None;
+        if let Flow::Known(flow) = tracked.flow {
+            let dir = tracked.dir.unwrap_or(Dir::Original);
+            let (judged, verdict) = self.shard.remembered(flow, dir);
+            if self.memory.is_due(judged)
+                && let Some(outcome) = self.judge_again(policy, flow, parsed)
+            {
+                return outcome;
+            }
+            if verdict != 0 {
+                recalled = self.recall(policy, &facts, judged, verdict);
+            }
         }
-        let decision = match self.recall(policy, &facts, tracked) {
+        let decision = match recalled {
             Some(decision) => decision,
             None => self.ask(policy, &facts, tracked),
         };
@@ -391,19 +398,18 @@ impl Pipeline {
         }
     }
 
-    /// What the packet's flow remembers of this direction's verdict, counted for every rule again.
+    /// What the packet's flow, judged in the epoch `judged`, remembers of this direction's verdict,
+    /// counted for every rule again.
     #[inline]
-    fn recall(&self, policy: &Compiled, facts: &Facts<'_>, tracked: Tracked) -> Option<Decision> {
-        let (Flow::Known(flow), Some(dir)) = (tracked.flow, tracked.dir) else {
-            return None;
-        };
-        let (judged, verdict) = self.shard.remembered(flow, dir);
-        if verdict == 0 {
-            return None;
-        }
-        let way = self
-            .memory
-            .recall(judged, verdict, kind(policy, facts, dir))?;
+    fn recall(
+        &self,
+        policy: &Compiled,
+        facts: &Facts<'_>,
+        judged: u16,
+        verdict: u16,
+    ) -> Option<Decision> {
+        let kind = kind(policy, facts, facts.dir?);
+        let way = self.memory.recall(judged, verdict, kind)?;
         policy.count_again(self.worker, &way.steps, facts.packet.frame_len.into());
         Some(way.decision)
     }

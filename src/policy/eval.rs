@@ -328,18 +328,28 @@ impl Compiled {
     fn holds(&self, op: &Op, facts: &Facts<'_>, trail: &mut Trail) -> bool {
         let first = op.preds as usize;
         let fixed = first + usize::from(op.fixed);
-        let all = |from, to| {
-            let preds = self.preds.get(from..to).unwrap_or_default();
-            preds.iter().all(|pred| self.test(pred, facts))
+        let fixed = match self.preds.get(first..fixed).unwrap_or_default() {
+            [] => true,
+            // what most packets are decided by
+            [Pred::State(mask)] => mask & facts.state.bit() != 0,
+            preds => self.all(preds, facts),
         };
-        if !all(first, fixed) {
-            return false;
-        }
-        if !op.varies {
-            return true;
-        }
+        fixed && (!op.varies || self.rest_holds(op, facts, trail))
+    }
+
+    /// The matches that read the packet itself.
+    #[inline(never)]
+    fn rest_holds(&self, op: &Op, facts: &Facts<'_>, trail: &mut Trail) -> bool {
         trail.varies = true;
-        all(fixed, first + usize::from(op.count)) && self.limits_hold(op, facts)
+        let first = op.preds as usize;
+        let (fixed, end) = (first + usize::from(op.fixed), first + usize::from(op.count));
+        let preds = self.preds.get(fixed..end).unwrap_or_default();
+        self.all(preds, facts) && self.limits_hold(op, facts)
+    }
+
+    #[inline(never)]
+    fn all(&self, preds: &[Pred], facts: &Facts<'_>) -> bool {
+        preds.iter().all(|pred| self.test(pred, facts))
     }
 
     fn limits_hold(&self, op: &Op, facts: &Facts<'_>) -> bool {

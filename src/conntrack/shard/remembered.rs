@@ -18,12 +18,6 @@ impl Shard {
         (core.judged, core.seen[dir as usize & 1].verdict)
     }
 
-    /// By what `flow` was judged last.
-    #[inline]
-    pub fn judged_by(&self, flow: FlowRef) -> u16 {
-        self.core(flow).judged
-    }
-
     /// Notes that `flow` was judged by `epoch`; what it remembers of another is forgotten.
     pub fn judged(&mut self, flow: FlowRef, epoch: u16) {
         let core = self.core_mut(flow);

@@ -87,13 +87,14 @@ impl Memory {
         self.epoch
     }
 
-    /// Begins anew for the policy `serial`; with `rematch`, every flow must be judged again. If the
-    /// epochs are used up, calls `renumber` with what becomes of each.
+    /// Begins anew for the policy `serial`; every flow must be judged again if the policy `rematched`
+    /// is newer than the one before. If the epochs are used up, calls `renumber` with what becomes of
+    /// each.
     #[cold]
     pub(super) fn turn(
         &mut self,
         serial: u64,
-        rematch: bool,
+        rematched: u64,
         renumber: impl FnOnce(&dyn Fn(u16) -> u16),
     ) {
         if self.epoch == u16::MAX {
@@ -102,11 +103,11 @@ impl Memory {
             self.again = u16::from(again > 0);
             self.epoch = 1;
         }
-        self.serial = serial;
         self.epoch += 1;
-        if rematch {
+        if rematched > self.serial {
             self.again = self.epoch;
         }
+        self.serial = serial;
         if self.ways.len() > 1 {
             self.index.fill(0);
         }

@@ -252,15 +252,15 @@ impl Pipeline {
         outcome
     }
 
-    /// Takes note of a policy that is new. Called once a loop, so that none is missed, and for each
-    /// packet.
+    /// Takes note of a policy that is new. Called once a loop, so that few are missed, and for each
+    /// packet. What flows owe to one that was missed, the next one tells.
     #[inline]
     pub fn begin_policy(&mut self, policy: &Compiled) {
         if !self.memory.is_of(policy.serial()) {
             let shard = &mut self.shard;
             let renumber = |new: &dyn Fn(u16) -> u16| shard.renumber(new);
             self.memory
-                .turn(policy.serial(), policy.rematches(), renumber);
+                .turn(policy.serial(), policy.rematched(), renumber);
             self.shard.set_epoch(self.memory.epoch());
         }
     }

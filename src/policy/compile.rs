@@ -56,8 +56,8 @@ pub struct Compiled {
     pub(super) tables: Tables,
     /// Finds the next operation to test; a policy of few rules has none.
     pub(super) classifier: Option<Classifier>,
-    /// Flows that an earlier policy let begin are to be judged anew by this one.
-    pub(super) rematches: bool,
+    /// Flows that a policy with a lower serial number let begin are to be judged anew.
+    pub(super) rematched: u64,
     /// Some rule asks for VLANs.
     pub(super) reads_vlans: bool,
     /// Some rule asks something of flows beside their state, or changes them.
@@ -288,7 +288,7 @@ pub fn compile(policy: &Policy, generation: u32, workers: usize) -> Compiled {
         preds: layout.preds.into_boxed_slice(),
         tables: layout.tables,
         classifier,
-        rematches: false,
+        rematched: 0,
         reads_vlans,
         asks_of_flows,
         named: named.collect(),

@@ -60,15 +60,16 @@ impl Compiled {
     /// The same policy, by which flows are to be judged anew that an earlier one let begin.
     pub fn rematching(self) -> Self {
         Self {
-            rematches: true,
+            rematched: self.serial,
             ..self
         }
     }
 
-    /// Whether flows that an earlier policy let begin are to be judged anew.
+    /// The serial number of the last policy by which flows were to be judged anew that an earlier
+    /// one let begin: this one, or one before it; 0 if there was none.
     #[inline]
-    pub fn rematches(&self) -> bool {
-        self.rematches
+    pub fn rematched(&self) -> u64 {
+        self.rematched
     }
 
     /// The same policy, read rule by rule: what the classifier is measured and tested against.
@@ -183,9 +184,9 @@ impl Compiled {
         &self.epoch
     }
 
-    /// Takes over what outlives `old`, before this policy is published: its [`Compiled::epoch`]; and
-    /// flows that go by timeouts of `old` will go by the sets of the same name, or the same content,
-    /// here.
+    /// Takes over what outlives `old`, before this policy is published: its [`Compiled::epoch`], and
+    /// since when flows are to be judged anew; and flows that go by timeouts of `old` will go by the
+    /// sets of the same name, or the same content, here.
     ///
     /// # Errors
     /// If that leaves too few numbers for new sets.
@@ -193,6 +194,7 @@ impl Compiled {
         self.timeouts.follow(&old.timeouts)?;
         self.conntrack = self.timeouts.config(&self.conntrack);
         self.epoch = Arc::clone(&old.epoch);
+        self.rematched = self.rematched.max(old.rematched);
         Ok(())
     }
 

@@ -314,6 +314,30 @@ fn a_rematch_ends_flows_at_their_next_packets() {
     assert_eq!(path.flows().len(), 2);
 }
 
+/// A worker that is held up between two reloads sees only the second.
+#[test]
+fn a_rematch_that_a_worker_missed_is_made_up_for() {
+    let mut path = Path::new(&super::rules("      - { proto: udp, action: accept }"));
+    assert!(path.passes(LAN, &udp(TALK, 1, 2)));
+    assert!(path.passes(LAN, &udp(TALK, 1, 3)));
+    let next = |old: &Compiled, rules: &str| {
+        let mut new = policy(&super::rules(rules));
+        new.follow(old).unwrap();
+        new
+    };
+    let two = "      - { name: two, ct: new, proto: udp, dport: 2, action: drop }
+      - { proto: udp, action: accept }";
+    let missed = next(&path.policy, two).rematching();
+    path.policy = next(&missed, two);
+    assert_eq!(path.rule(WAN, &udp(TALK.flip(), 2, 1)), "forward/two");
+    assert!(path.passes(WAN, &udp(TALK.flip(), 3, 1)));
+    assert_eq!(path.flows().len(), 1);
+    // and once is enough
+    let one = two.replace("dport: 2", "dport: 3");
+    path.policy = next(&path.policy, &one);
+    assert!(path.passes(WAN, &udp(TALK.flip(), 3, 1)));
+}
+
 #[test]
 fn many_flows_are_judged_at_once() {
     let old = super::rules("      - { proto: udp, action: accept }");

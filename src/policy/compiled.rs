@@ -118,6 +118,12 @@ impl Compiled {
         self.asks_of_flows
     }
 
+    /// Whether rules ask for marks of flows.
+    #[inline]
+    pub fn reads_marks(&self) -> bool {
+        !self.tables.marks.is_empty()
+    }
+
     /// Whether there are helper lines: only then need [`Compiled::helper`] be asked.
     #[inline]
     pub fn has_helpers(&self) -> bool {

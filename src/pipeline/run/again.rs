@@ -62,9 +62,9 @@ fn fate(shard: &Shard, policy: &Compiled, flow: FlowRef) -> Fate {
     let Some(standing) = shard.standing(flow) else {
         return Fate::Unsure(policy.forward_policy());
     };
-    // A flow begins without a mark, or with that of the flow that announced it, which rules may have
-    // changed since.
-    if standing.expected_by.is_some() && standing.mark != 0 {
+    // A flow begins without a mark, or with that of the flow that announced it: what that was is not
+    // known any more, whatever mark rules have given the flow since.
+    if standing.expected_by.is_some() && policy.reads_marks() {
         return Fate::Unsure(policy.forward_policy());
     }
     policy.fate(&Prospect {

@@ -338,6 +338,35 @@ fn a_rematch_that_a_worker_missed_is_made_up_for() {
     assert!(path.passes(WAN, &udp(TALK.flip(), 3, 1)));
 }
 
+/// An expected flow begins with the mark of its master, and may have another one by now.
+#[test]
+fn what_mark_an_expected_flow_began_with_is_not_known() {
+    let text = |rules: &str| {
+        let helped = "helpers: [{ helper: tftp, proto: udp, dport: 69 }]\nchains:";
+        super::rules(rules).replace("chains:", helped)
+    };
+    let old = "      - { proto: udp, dport: 69, ct: new, mark: 7, action: accept }
+      - { ct: related, mark: 0, action: accept }
+      - { ct: established, action: accept }";
+    for (new, stays) in [
+        ("{ ct: related, ct-mark: 7, action: accept }", true),
+        ("{ ct: related, iif: lan, action: accept }", false),
+    ] {
+        let mut path = Path::new(&text(old));
+        let (sport, dport) = (2070, 69);
+        let request = frame(TALK, Segment::Udp { sport, dport }, b"\0\x01file\0octet\0");
+        assert!(path.passes(LAN, &request));
+        assert!(path.passes(WAN, &udp(TALK.flip(), 50_000, 2070)));
+        let mut marks: Vec<_> = path.flows().iter().map(|flow| flow.mark).collect();
+        marks.sort_unstable();
+        assert_eq!(marks, [0, 7]);
+        let known = "      - { ct: established, action: accept }";
+        path.policy = policy(&text(&format!("{known}\n      - {new}"))).rematching();
+        assert_eq!(path.passes(LAN, &udp(TALK, 2070, 50_000)), stays, "{new}");
+        assert_eq!(path.flows().len(), 1 + usize::from(stays));
+    }
+}
+
 #[test]
 fn many_flows_are_judged_at_once() {
     let old = super::rules("      - { proto: udp, action: accept }");

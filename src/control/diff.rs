@@ -61,8 +61,11 @@ impl Appliance {
     pub fn diff(&self, path: &Path) -> Result<DiffReport, DiffError> {
         let checked = policy::load(path).map_err(ReloadError::Policy)?;
         let restart_needed = self.restart_needed(&checked.model)?;
-        let compiled = policy::compile(&checked.model, 0, 1);
-        let changes = self.with_policy(|old, _| difference(old, &checked.model))?;
+        let mut compiled = policy::compile(&checked.model, 0, 1);
+        let changes = self.with_policy(|old, in_force| {
+            compiled.follow(in_force).map_err(ReloadError::Timeouts)?;
+            Ok::<_, ReloadError>(difference(old, &checked.model))
+        })??;
         let compiled: Arc<Compiled> = Arc::new(compiled);
         let mut flows = Vec::new();
         let mut count = 0;

@@ -223,6 +223,8 @@ fn a_reload_that_would_leave_flows_with_wrong_timeouts_is_refused() {
     assert!(text.contains("3 more sets of timeouts than"), "{text}");
     assert!(text.contains("and then this one, or restart"), "{text}");
     assert_eq!(bed.appliance.generation(), 2);
+    let error = bed.appliance.diff(bed.appliance.file()).unwrap_err();
+    assert_eq!(error.to_string(), text, "what a reload would say");
     // By way of a policy without them.
     bed.write_policy(RULES);
     bed.appliance.reload(None).unwrap();

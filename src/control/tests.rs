@@ -25,6 +25,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::ops::ControlFlow;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn flows(bed: &Bed) -> Vec<FlowRecord> {
     let mut all = Vec::new();
@@ -138,6 +139,70 @@ fn a_reload_may_end_the_flows_that_it_affects() {
 }
 
 #[test]
+fn what_flows_expect_ends_with_them() {
+    let bed = Bed::under(1, HELPED);
+    bed.ask(1, 69, READ);
+    assert_eq!(bed.appliance.count_expectations(), 1);
+    bed.write_policy(&HELPED.replace("iif: lan", "iif: wan"));
+    let mode = Some(ReloadMode::FlushAffected);
+    assert_eq!(
+        bed.appliance.reload_with(None, mode).unwrap().flows_ended,
+        1
+    );
+    let left = (bed.appliance.count(), bed.appliance.count_expectations());
+    assert_eq!(left, (0, 0));
+}
+
+/// Reloads of every mode under traffic, with questions in between: every packet is in the counts of
+/// the rule that stays, and in those of the counter that it feeds.
+#[test]
+fn reloads_under_traffic_lose_no_count() {
+    let rules = |more: &str| {
+        RULES.replace(
+            "- { name: outbound, iif: lan, ct: new,",
+            &format!("{more}- {{ name: outbound, iif: lan, ct: new, count: all,"),
+        )
+    };
+    let more = "- { name: more, proto: tcp, action: drop }\n      ";
+    let bed = Bed::under(2, &rules(""));
+    let other = bed.folder.join("other.yaml");
+    let text = fs::read_to_string(bed.appliance.file()).unwrap();
+    fs::write(&other, text.replace("chains:", "reload: rematch\nchains:")).unwrap();
+    let words = ["iif=lan", "udp", "dport=53"].map(str::to_owned);
+    let done = AtomicBool::new(false);
+    let going = || !done.load(Ordering::Relaxed);
+    let sent = std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut sent = 0;
+            while going() {
+                bed.send(sent % 300);
+                sent += 1;
+            }
+            sent
+        });
+        scope.spawn(|| {
+            while going() {
+                bed.appliance.diff(&other).unwrap();
+                let told = bed.appliance.explain(&words).unwrap();
+                assert_eq!(told.rule.as_deref(), Some("forward/outbound"));
+            }
+        });
+        for n in 0..40 {
+            bed.write_policy(&rules(if n % 2 == 0 { more } else { "" }));
+            let mode = ReloadMode::ALL[n % 3];
+            let report = bed.appliance.reload_with(None, Some(mode)).unwrap();
+            assert_eq!(report.flows_ended, 0);
+        }
+        done.store(true, Ordering::Relaxed);
+        traffic.join().unwrap()
+    });
+    assert!(sent > 40, "{sent}");
+    assert_eq!(hits(&bed, "outbound").0, u64::from(sent));
+    assert_eq!(bed.appliance.counters()[0].packets, u64::from(sent));
+    assert_eq!(bed.sent() as u64, u64::from(sent));
+}
+
+#[test]
 fn a_diff_says_what_would_change_and_changes_nothing() {
     let bed = Bed::new(2);
     (0..500).for_each(|host| bed.send(host));
@@ -204,6 +269,62 @@ fn a_reload_with_an_error_changes_nothing_and_says_why() {
     let missing = bed.folder.join("nowhere.yaml");
     let error = bed.appliance.reload(Some(&missing)).unwrap_err();
     assert!(error.to_string().contains("cannot read"), "{error}");
+}
+
+/// What cannot be a policy is refused at once, and everything goes on.
+#[test]
+#[allow(clippy::disallowed_methods)] // it is about time
+fn files_that_are_no_policy_hold_up_nobody() {
+    let bed = Bed::new(1);
+    let path = |name: &str| bed.folder.join(name);
+    fs::create_dir(path("folder")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(path("pipe"))
+        .status();
+    assert!(made.unwrap().success());
+    let large = fs::File::create(path("large")).unwrap();
+    large.set_len(1 << 30).unwrap();
+    let head = fs::read_to_string(bed.appliance.file()).unwrap();
+    // each alias ten of the one before: ten thousand millions in all
+    let bombs: String = (1..10)
+        .map(|n| format!("b{n}: &b{n} [{}]\n", format!("*b{}, ", n - 1).repeat(10)))
+        .collect();
+    fs::write(path("bomb"), format!("b0: &b0 x\n{bombs}{head}")).unwrap();
+    fs::write(path("deep"), "[".repeat(1 << 20)).unwrap();
+    fs::write(path("list"), "10.0.0.1\n").unwrap();
+    let listed = head.replace("chains:", "sets: { l: { file: list } }\nchains:");
+    fs::write(path("listed"), &listed).unwrap();
+    assert!(bed.appliance.reload(Some(&path("listed"))).is_ok());
+    fs::remove_file(path("list")).unwrap();
+    bed.send(1);
+    for (name, why) in [
+        ("folder", "it is a directory, not a file"),
+        ("pipe", "it is a pipe, not a file"),
+        ("large", "it is larger than 64 MiB"),
+        ("bomb", "not valid YAML"),
+        ("deep", "not valid YAML"),
+        ("listed", "cannot read `list`"),
+        ("gone", "No such file"),
+    ] {
+        let start = std::time::Instant::now();
+        let error = bed.appliance.reload(Some(&path(name))).unwrap_err();
+        let took = start.elapsed();
+        let text = error.to_string();
+        assert!(text.contains(why), "{name}: {text}");
+        assert!(
+            text.ends_with("the policy from before stays in force"),
+            "{text}"
+        );
+        assert!(text.len() < 10_000, "{name}: {}", text.len());
+        assert!(took < std::time::Duration::from_secs(1), "{name}: {took:?}");
+        assert_eq!(
+            bed.appliance.diff(&path(name)).unwrap_err().to_string(),
+            text
+        );
+        assert_eq!(bed.appliance.generation(), 2);
+    }
+    bed.send(2);
+    assert_eq!((bed.appliance.count(), hits(&bed, "outbound").0), (2, 2));
 }
 
 #[test]

@@ -467,16 +467,16 @@ fn bit(mask: u64, at: u8) -> bool {
     at < 64 && mask >> at & 1 == 1
 }
 
-/// An address implies its family: without IPv4 addresses in the set there is nothing to be in, or
-/// not to be in.
+/// An address implies its family: in a set of IPv6 addresses there is nothing that one of IPv4 could
+/// be in, or not be in. An empty set, whose file has no entry today, is of both families.
 #[inline]
 fn v4_matches(set: &AddrSet, addr: u32, negated: bool) -> bool {
-    set.has_v4() && set.contains_v4(addr) != negated
+    (set.has_v4() || !set.has_v6()) && set.contains_v4(addr) != negated
 }
 
 #[inline]
 fn v6_matches(set: &AddrSet, addr: u128, negated: bool) -> bool {
-    set.has_v6() && set.contains_v6(addr) != negated
+    (set.has_v6() || !set.has_v4()) && set.contains_v6(addr) != negated
 }
 
 #[inline]

@@ -109,8 +109,8 @@ impl<T: InSets> Ranges<T> {
             Ranges::These(list) => list.clone(),
             Ranges::Of(AddrRanges { set, negated }) => {
                 let ranges = T::ranges(set);
-                // an address implies its family, negated or not
-                if !negated || ranges.is_empty() {
+                // an address implies its family, negated or not; no address implies none
+                if !negated || ranges.is_empty() && (set.has_v4() || set.has_v6()) {
                     return ranges.to_vec();
                 }
                 let mut gaps = Vec::with_capacity(ranges.len() + 1);

@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::base::time::Now;
+use crate::conntrack::types::CtState;
 use crate::policy::model::Rule;
+use crate::policy::{Facts, PortId};
+use crate::wire::{Addrs, L3, Parsed};
 
 const PORTS: &str = "version: 1
 ports: { lan: { device: a }, wan: { device: b }, wan2: { device: c }, eth0.7: { device: d }, 80: { device: e } }
@@ -381,6 +385,52 @@ fn an_empty_file_makes_an_empty_set() {
         [(0, 65535)]
     );
     assert_eq!(rules[2].matches.iif, Some(0));
+}
+
+/// As in nftables: whatever comes is not in it. Else a list of who may pass that is emptied would let
+/// everybody pass.
+#[test]
+fn everything_is_not_in_an_empty_set() {
+    let folder = Folder::new("nobody");
+    folder.write("empty", "");
+    // enough rules that the classifier is asked
+    let filler: String = (1..40)
+        .map(|n| format!("{{ saddr: 172.16.0.{n}, daddr: \"fd00::{n}\", action: accept }}, "))
+        .collect();
+    for (key, drops) in [("\"!$e\"", true), ("$e", false)] {
+        for side in ["saddr", "daddr"] {
+            let rules =
+                format!("{filler}{{ name: e, {side}: {key}, action: drop }}, {{ action: accept }}");
+            let checked = folder.load("e: { file: empty }", &rules).unwrap();
+            let classified = crate::policy::compile(&checked.model, 1, 1);
+            let plain = crate::policy::compile(&checked.model, 1, 1).without_classifier();
+            assert!(classified.classifier_bytes() > 0);
+            for (l3, addrs) in [
+                (L3::Ipv4, Addrs::V4 { src: 1, dst: 2 }),
+                (L3::Ipv6, Addrs::V6 { src: 1, dst: 2 }),
+            ] {
+                let packet = Parsed {
+                    l3,
+                    addrs,
+                    ..Parsed::NOTHING
+                };
+                let facts = Facts {
+                    packet: &packet,
+                    iif: PortId(0),
+                    oif: PortId(1),
+                    state: CtState::New,
+                    dir: None,
+                    flow: None,
+                    now: Now::default(),
+                };
+                for policy in [&classified, &plain] {
+                    let rule = policy.forward(0, &facts).rule;
+                    let dropped = policy.rule_name(rule) == "forward/e";
+                    assert_eq!(dropped, drops, "{side}: {key}, {l3:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -153,10 +153,13 @@ pub(super) fn value(node: &Node) -> String {
                 out.push(']');
             }
             Kind::Map(entries) => {
-                for (key, value) in entries {
-                    let _ = write!(out, "{}: ", key.text);
+                out.push_str("{ ");
+                for (at, (key, value)) in entries.iter().enumerate() {
+                    let comma = if at > 0 { ", " } else { "" };
+                    let _ = write!(out, "{comma}{}: ", key.text);
                     write(value, out);
                 }
+                out.push_str(" }");
             }
         }
     }

@@ -138,7 +138,24 @@ const LENGTHS: &[&str] = &["46", "40-60", "\"!46\"", "[40, 100-1500]"];
 const DSCPS: &[&str] = &["cs0", "ef", "[ef, cs1]", "\"!ef\""];
 const VLANS: &[&str] = &["10", "[0, 10]", "\"!10\"", "0-4094"];
 const ZONES: &[&str] = &["0", "10", "[0, 3]", "\"!3\""];
-const LIMITS: &[&str] = &["1/second burst 2", "5/minute", "1000/second burst 100"];
+const LIMITS: &[&str] = &[
+    "1/second burst 2",
+    "5/minute",
+    "1000/second burst 100",
+    "\"1/second burst 2 per source\"",
+    "\"5/minute per destination/24,64\"",
+    "2/second per zone",
+];
+/// [`Scene`]s are in the eighteenth minute of 1970, a Thursday.
+const TIMES: &[&str] = &[
+    "thu",
+    "sat-sun",
+    "\"00:17-00:18\"",
+    "\"thu 00:00-00:17\"",
+    "{ days: thu, from: 1970-01-01 }",
+    "{ until: \"1970-01-01 00:17\" }",
+];
+const TIMEOUTS: &[&str] = &["1h", "default", "{ udp: { replied: 5s } }"];
 const CONNLIMITS: &[&str] = &[
     "2",
     "over 2",
@@ -169,6 +186,9 @@ pub(crate) struct RandomPolicy<'d> {
     dice: &'d mut Dice,
     text: String,
     connlimits: usize,
+    keyed_limits: usize,
+    /// How many times as many rules there are as usual.
+    scale: u64,
     /// Whether there are matches that change with time and with packets before: `limit` and
     /// `connlimit`.
     counting: bool,
@@ -176,10 +196,17 @@ pub(crate) struct RandomPolicy<'d> {
 
 /// A random policy; with `limit` and `connlimit` only if `counting`.
 pub(crate) fn policy(dice: &mut Dice, counting: bool) -> String {
+    long_policy(dice, counting, 1)
+}
+
+/// The same, with `scale` times as many rules.
+pub(crate) fn long_policy(dice: &mut Dice, counting: bool, scale: u64) -> String {
     let mut policy = RandomPolicy {
         dice,
         text: String::new(),
         connlimits: 0,
+        keyed_limits: 0,
+        scale,
         counting,
     };
     policy.write();
@@ -201,10 +228,11 @@ impl RandomPolicy<'_> {
             self.text,
             " }}\nbridge: [[lan, wan], {{ ports: [dmz, srv], zone: {zone} }}]\n"
         );
+        self.put("system: { time-zone: UTC }\n");
         self.put("sets:\n  hosts: [10.0.0.2, 10.2.0.0/16, \"fd00::2\"]\n");
         self.put("  four: [10.0.0.0/24]\n  web: [80, 443, 8000-8080]\n");
         for (title, section, most) in [("raw", Section::Raw, 3), ("helpers", Section::Helpers, 4)] {
-            let rules = self.dice.below(most);
+            let rules = self.dice.below(most) * self.scale;
             let _ = writeln!(self.text, "{title}:{}", if rules == 0 { " []" } else { "" });
             (0..rules).for_each(|_| self.rule(section, 0, 0));
         }
@@ -221,7 +249,7 @@ impl RandomPolicy<'_> {
                     let _ = write!(self.text, "  c{chain}:\n    rules:");
                 }
             }
-            let rules = self.dice.below(7);
+            let rules = self.dice.below(7) * self.scale;
             self.put(if rules == 0 { " []\n" } else { "\n" });
             (0..rules).for_each(|_| self.rule(Section::Chains, chain, chains));
         }
@@ -275,6 +303,16 @@ impl RandomPolicy<'_> {
             let _ = write!(self.text, "mark: {mark}, ");
             goes_on = true;
         }
+        if self.dice.one_in(8) {
+            let timeout = self.dice.pick(TIMEOUTS);
+            let _ = write!(self.text, "timeout: {timeout}, ");
+            goes_on = true;
+        }
+        if self.dice.one_in(8) {
+            let count = self.dice.pick(&["true", "some", "others"]);
+            let _ = write!(self.text, "count: {count}, ");
+            goes_on = true;
+        }
         if goes_on && self.dice.one_in(2) {
             return;
         }
@@ -316,6 +354,7 @@ impl RandomPolicy<'_> {
             "dscp",
             "vlan",
             "ct-zone",
+            "time",
             "limit",
         ];
         if section == Section::Chains {
@@ -341,7 +380,9 @@ impl RandomPolicy<'_> {
                 "ct-mark" => MARKS,
                 "ct-status" => STATUS,
                 "ct-helper" => HELPERS,
-                "limit" if self.counting => LIMITS,
+                "time" => TIMES,
+                // a keyed one takes two megabytes
+                "limit" if self.counting && self.keyed_limits < 8 => LIMITS,
                 "connlimit" if self.counting && self.connlimits < MAX_CONNLIMITS => {
                     self.connlimits += 1;
                     CONNLIMITS
@@ -363,6 +404,7 @@ impl RandomPolicy<'_> {
                 _ => continue,
             };
             let value = self.dice.pick(pool);
+            self.keyed_limits += usize::from(key == "limit" && value.contains(" per "));
             let _ = write!(self.text, "{key}: {value}, ");
         }
         tcp_only
@@ -682,6 +724,9 @@ mod tests {
             "ct-zone",
             "limit",
             "connlimit",
+            "time",
+            "timeout",
+            "count",
             "jump",
             "goto",
             "log",

@@ -2,10 +2,13 @@
 //! without it, and the same way through the chains, verdict and counts wanted of both.
 
 use super::*;
+use crate::base::hash::HashKey;
+use crate::base::tally::Tally;
 use crate::base::time::Now;
+use crate::conntrack::tuple::Tuple;
 use crate::conntrack::types::{CtState, proto};
-use crate::policy::random::Dice;
-use crate::policy::{Compiled, Trail, compile, parse};
+use crate::policy::random::{self, Dice, Scene};
+use crate::policy::{Compiled, Prospect, Trail, compile, parse};
 use crate::wire::parsed::{Checksum, Fragment, L4, Parsed, TcpHeader};
 use std::fmt::Write;
 
@@ -305,6 +308,71 @@ fn it_finds_what_the_plain_reading_finds() {
         let [classified, plain] = both(&text);
         same(&classified, &plain, 2500, &mut random);
     }
+}
+
+/// Policies of the whole language, flows and helper lines included. The same of what flows would
+/// come to, without their packets.
+#[test]
+fn it_finds_what_the_plain_reading_finds_in_the_whole_language() {
+    let mut asked = 0;
+    for seed in 0..60 {
+        let mut dice = Dice::new(seed);
+        let scale = 2 + dice.below(12);
+        let text = random::long_policy(&mut dice, true, scale);
+        let model = parse("random.yaml", &text)
+            .unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+            .model;
+        let classified = compile(&model, 1, 1);
+        let plain = compile(&model, 1, 1).without_classifier();
+        asked += usize::from(classified.classifier.is_some());
+        let tallies = [(); 2].map(|()| Tally::new(1000, HashKey::from_seed(seed)).unwrap());
+        for _ in 0..300 {
+            let scene = match dice.one_in(4) {
+                true => Scene::first(&mut dice, &classified),
+                false => Scene::any(&mut dice, &classified),
+            };
+            let before = scene.facts(None);
+            assert_eq!(classified.raw(0, &before), plain.raw(0, &before), "{text}");
+            let flows = [0, 1].map(|at| scene.flow_facts(&tallies[at]));
+            let mut trails = [Trail::default(), Trail::default()];
+            let [one, other] = &mut trails;
+            let decisions = [
+                classified.forward_leaving(0, &scene.facts(flows[0].as_ref()), one),
+                plain.forward_leaving(0, &scene.facts(flows[1].as_ref()), other),
+            ];
+            assert_eq!(decisions[0], decisions[1], "{scene:?}\n{text}");
+            assert_eq!(one.steps(), other.steps(), "{scene:?}\n{text}");
+            let marks = flows.each_ref().map(|flow| Some(flow.as_ref()?.new_mark()));
+            assert_eq!(marks[0], marks[1], "{scene:?}\n{text}");
+            let helpers = [&classified, &plain].map(|policy| {
+                let found = policy.helper(0, &before);
+                found.map(|(id, _)| id)
+            });
+            assert_eq!(helpers[0], helpers[1], "{scene:?}\n{text}");
+            let (Some(flow), Some(tuple)) = (scene.flow, Tuple::of(&scene.packet, 0)) else {
+                continue;
+            };
+            let prospect = Prospect {
+                tuple: Tuple {
+                    zone: flow.zone,
+                    ..tuple
+                },
+                iif: (!dice.one_in(4)).then_some(scene.iif),
+                expected_by: flow.helper,
+                mark: flow.mark,
+            };
+            let fates = [classified.fate(&prospect), plain.fate(&prospect)];
+            assert_eq!(fates[0], fates[1], "{prospect:?}\n{text}");
+        }
+        let counts = |policy: &Compiled| -> Vec<_> {
+            policy
+                .rules()
+                .map(|it| (it.id, it.packets, it.bytes))
+                .collect()
+        };
+        assert_eq!(counts(&classified), counts(&plain), "{text}");
+    }
+    assert!(asked > 40, "{asked}");
 }
 
 /// Rules that stand in words, summaries and top bits of their own, and what lies between.

@@ -56,6 +56,9 @@ pub enum Fate {
 /// Most rules that are followed both ways; the answer is [`Fate::Unsure`] beyond.
 const MAX_FORKS: usize = 64;
 
+/// Most rules that are tested for one flow, on all ways; the answer is [`Fate::Unsure`] beyond.
+const MAX_TESTS: u32 = 1 << 18;
+
 /// A way through the chains, and what it has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Path {
@@ -102,11 +105,24 @@ impl Compiled {
     /// What this policy would decide about the flow of `prospect`. Where an answer other than
     /// [`Fate::Unsure`] is given, every packet that can have started the flow there gets it.
     pub fn fate(&self, prospect: &Prospect) -> Fate {
+        self.fate_and_cost(prospect).0
+    }
+
+    /// The same, and how many rules were tested to know it.
+    pub fn fate_and_cost(&self, prospect: &Prospect) -> (Fate, u32) {
+        let mut left = MAX_TESTS;
+        let fate = self.fate_within(prospect, &mut left);
+        (fate, MAX_TESTS - left)
+    }
+
+    fn fate_within(&self, prospect: &Prospect, left: &mut u32) -> Fate {
         let zone = prospect.tuple.zone;
         if let Some(iif) = prospect.iif {
             return match self.peer(iif) {
                 None => Fate::Ends(self.forward_policy()),
-                Some(oif) if self.has_zone(iif, zone) => self.fate_between(prospect, iif, oif),
+                Some(oif) if self.has_zone(iif, zone) => {
+                    self.fate_between(prospect, iif, oif, left)
+                }
                 // its packets would be another flow's
                 Some(_) => Fate::Unsure(self.forward_policy()),
             };
@@ -114,7 +130,7 @@ impl Compiled {
         let ports = (0..MAX_PORTS as u8).map(PortId);
         let mut fates = ports.filter_map(|iif| {
             let oif = self.peer(iif).filter(|_| self.has_zone(iif, zone))?;
-            Some(self.fate_between(prospect, iif, oif))
+            Some(self.fate_between(prospect, iif, oif, left))
         });
         let Some(first) = fates.next() else {
             return Fate::Unsure(self.forward_policy());
@@ -139,7 +155,7 @@ impl Compiled {
         }
     }
 
-    fn fate_between(&self, prospect: &Prospect, iif: PortId, oif: PortId) -> Fate {
+    fn fate_between(&self, prospect: &Prospect, iif: PortId, oif: PortId, left: &mut u32) -> Fate {
         let first = First {
             prospect,
             packet: &first_packet(&prospect.tuple),
@@ -166,6 +182,10 @@ impl Compiled {
                     break (false, self.forward_policy());
                 };
                 let rule = RuleId(path.at);
+                let Some(fewer) = left.checked_sub(1) else {
+                    return Fate::Unsure(doubt.unwrap_or(rule));
+                };
+                *left = fewer;
                 match self.foresee(op, &first, path.mark) {
                     Some(true) => {}
                     Some(false) => {

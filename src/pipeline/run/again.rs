@@ -6,6 +6,9 @@ use super::*;
 use crate::conntrack::shard::Cursor;
 use crate::policy::{Fate, Prospect};
 
+/// Tests of rules after which a piece of work ends, whatever flows are left of it.
+const TESTS: u32 = 1 << 16;
+
 /// What was found of some flows.
 #[derive(Debug, Default)]
 pub struct Judged {
@@ -27,7 +30,7 @@ impl Pipeline {
         flow: FlowRef,
         packet: &Parsed,
     ) -> Option<Outcome> {
-        let Fate::Ends(rule) = fate(&self.shard, policy, flow) else {
+        let (Fate::Ends(rule), _) = fate(&self.shard, policy, flow) else {
             self.shard.judged(flow, self.memory.epoch());
             return None;
         };
@@ -40,34 +43,46 @@ impl Pipeline {
         })
     }
 
-    /// Judges the flows from `cursor` on by `policy`, looking at `scan` entries at most. Ends none.
+    /// Judges the flows from `cursor` on by `policy`, looking at `scan` entries at most, or fewer if
+    /// that takes long. Ends none.
     pub fn judge_flows(&self, policy: &Compiled, cursor: Cursor, scan: u32) -> Judged {
-        let (flows, next) = self.shard.scan(cursor, scan);
         let mut judged = Judged {
-            next,
+            next: Some(cursor),
             ..Judged::default()
         };
-        for flow in flows {
-            match fate(&self.shard, policy, flow) {
-                Fate::Ends(_) => judged.ending.push(flow),
-                Fate::Unsure(_) => judged.unsure += 1,
-                Fate::Stays(_) => {}
+        let mut spent = 0;
+        for _ in 0..scan {
+            let Some(at) = judged.next.filter(|_| spent < TESTS) else {
+                break;
+            };
+            let (flows, next) = self.shard.scan(at, 1);
+            judged.next = next;
+            for flow in flows {
+                let (fate, tests) = fate(&self.shard, policy, flow);
+                spent += tests;
+                match fate {
+                    Fate::Ends(_) => judged.ending.push(flow),
+                    Fate::Unsure(_) => judged.unsure += 1,
+                    Fate::Stays(_) => {}
+                }
             }
         }
         judged
     }
 }
 
-fn fate(shard: &Shard, policy: &Compiled, flow: FlowRef) -> Fate {
+/// What becomes of `flow`, and how many rules were tested to know it.
+fn fate(shard: &Shard, policy: &Compiled, flow: FlowRef) -> (Fate, u32) {
+    let unsure = (Fate::Unsure(policy.forward_policy()), 0);
     let Some(standing) = shard.standing(flow) else {
-        return Fate::Unsure(policy.forward_policy());
+        return unsure;
     };
     // A flow begins without a mark, or with that of the flow that announced it: what that was is not
     // known any more, whatever mark rules have given the flow since.
     if standing.expected_by.is_some() && policy.reads_marks() {
-        return Fate::Unsure(policy.forward_policy());
+        return unsure;
     }
-    policy.fate(&Prospect {
+    policy.fate_and_cost(&Prospect {
         tuple: standing.original,
         iif: Some(PortId(standing.port)),
         expected_by: standing.expected_by,

@@ -390,3 +390,28 @@ fn many_flows_are_judged_at_once() {
     // all that came in by wan, and two of the others
     assert_eq!((ending, unsure, path.flows().len()), (7, 1, 3));
 }
+
+/// The worker has packets to forward in between.
+#[test]
+fn flows_that_are_hard_to_judge_are_judged_in_smaller_pieces() {
+    let mut path = Path::new(&super::rules("      - { proto: udp, action: accept }"));
+    for port in 1..10 {
+        assert!(path.passes(LAN, &udp(TALK, 9, port)));
+    }
+    // sixty-four ways, on each of which every mark is asked for
+    let bits = (0..6).map(|bit| (200 + bit, 1 << bit));
+    let ways = bits.map(|(most, bit)| format!("length: 100-{most}, mark: \"{bit}/{bit}\""));
+    let asked = (100..1100).map(|mark| format!("ct-mark: {mark}, action: drop"));
+    let rules: String = ways
+        .chain(asked)
+        .map(|rule| format!("      - {{ {rule} }}\n"))
+        .collect();
+    let new = policy(&super::rules(&rules));
+    let (mut ending, mut pieces, mut cursor) = (0, 0, Some(Cursor::default()));
+    while let Some(at) = cursor {
+        let judged = path.pipeline.judge_flows(&new, at, 64);
+        assert!(judged.ending.len() <= 2, "{}", judged.ending.len());
+        (ending, pieces, cursor) = (ending + judged.ending.len(), pieces + 1, judged.next);
+    }
+    assert!(ending == 9 && pieces > 4, "{ending} in {pieces}");
+}

@@ -158,6 +158,26 @@ fn more_ways_than_can_be_followed_are_unsure() {
 }
 
 #[test]
+fn more_tests_than_one_flow_is_worth_are_unsure() {
+    // sixty-four ways, on each of which every mark is asked for
+    let rules = |marks: u32| {
+        let bits = (0..6).map(|bit| (200 + bit, 1 << bit));
+        let ways = bits.map(|(most, bit)| format!("length: 100-{most}, mark: \"{bit}/{bit}\""));
+        let asked = (100..100 + marks).map(|mark| format!("ct-mark: {mark}, action: drop"));
+        let rules: String = ways
+            .chain(asked)
+            .map(|rule| format!("      - {{ {rule} }}\n"))
+            .collect();
+        with_rules(&format!("chains:\n  forward:\n    rules:\n{rules}"))
+    };
+    let (fate, cost) = rules(1000).fate_and_cost(&udp(1));
+    assert!(matches!(fate, Fate::Ends(_)), "{fate:?}");
+    assert!((64_000..66_000).contains(&cost), "{cost}");
+    let (fate, cost) = rules(9000).fate_and_cost(&udp(1));
+    assert_eq!((fate, cost), (Fate::Unsure(RuleId(0)), MAX_TESTS));
+}
+
+#[test]
 fn a_syn_has_syn_and_none_of_ack_rst_fin() {
     let policy = with_rules(
         "chains:

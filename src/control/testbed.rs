@@ -224,6 +224,18 @@ impl Bed {
         self.ask(host, 53, b"query");
     }
 
+    /// Lets a datagram of host `host` behind `lan` arrive, and does not wait.
+    pub(crate) fn feed(&self, host: u32) {
+        let addrs = Addrs::V4 {
+            src: 0x0a00_0000 + host,
+            dst: SERVER,
+        };
+        let (sport, dport) = (4000, 53);
+        let frame = frame(addrs, Segment::Udp { sport, dport }, b"query");
+        let queue = host as usize % self.workers;
+        self.io.wire(PortId(0)).lock().arriving[queue].push_back(frame);
+    }
+
     /// Sends `payload` from port 4000 of host `host` behind `lan` to port `dport` of the server.
     pub(crate) fn ask(&self, host: u32, dport: u16, payload: &[u8]) {
         let addrs = Addrs::V4 {
@@ -258,7 +270,8 @@ impl Bed {
         wait(|| self.judged() > before);
     }
 
-    fn judged(&self) -> u64 {
+    /// Frames that were forwarded or dropped.
+    pub(crate) fn judged(&self) -> u64 {
         let packets = self.appliance.stats().packets;
         packets.forwarded + packets.dropped
     }

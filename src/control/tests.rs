@@ -27,6 +27,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+mod reload;
+
 fn flows(bed: &Bed) -> Vec<FlowRecord> {
     let mut all = Vec::new();
     bed.appliance

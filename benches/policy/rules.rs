@@ -307,7 +307,7 @@ impl RuleSet {
             proto: only.unwrap_or(if rng.below(4) == 0 { 17 } else { 6 }),
             dport: rng.below(1 << 16) as u16,
         };
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             return call;
         }
         let rule = loop {

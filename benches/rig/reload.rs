@@ -164,7 +164,7 @@ pub(crate) fn run(setup: &Setup<'_>, rules: usize, count: usize) -> Outcome<Stri
             part(0.75)
         )
     };
-    let (clock, cpu): (fn((f64, f64)) -> f64, fn((f64, f64)) -> f64) = (|it| it.0, |it| it.1);
+    let [clock, cpu]: [fn((f64, f64)) -> f64; 2] = [|it| it.0, |it| it.1];
     let mut out = String::new();
     let _ = writeln!(
         out,

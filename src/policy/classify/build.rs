@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use super::intervals::{Intervals, Number};
-use super::{Axis, Field, PortId, state};
+use super::{AXES, Axis, Field, PortId, state};
 use crate::conntrack::types::{CtState, Dir};
 use crate::policy::MAX_PORTS;
 use crate::policy::compile::{Op, Pred, Tables};
@@ -16,7 +18,7 @@ use crate::policy::model::{Family, ProtoSet};
 use crate::policy::ranges::{AddrSet, U16Set};
 
 /// Places in lists that there may be, beside [`ROOM_PER_OP`] for each operation.
-const ROOM: usize = 1 << 20;
+const ROOM: usize = 4 << 20;
 const ROOM_PER_OP: usize = 64;
 /// What fewer operations are filed under is no axis: they are tested sooner than looked for.
 const ASKED: usize = 4;
@@ -247,20 +249,29 @@ pub(super) struct Company {
     price: usize,
 }
 
+impl Company {
+    /// What speaks against filing it there: company, and in some measure room.
+    fn score(&self) -> u64 {
+        self.rules + self.price as u64 / 8
+    }
+}
+
 /// Where each operation is filed.
 pub(super) struct Files {
-    places: Vec<Option<(usize, Company)>>,
+    offers: Vec<ArrayVec<(usize, Company), AXES>>,
+    places: Vec<Option<usize>>,
 }
 
 impl Files {
     pub(super) fn new(ops: usize) -> Self {
         Self {
+            offers: vec![ArrayVec::new(); ops],
             places: vec![None; ops],
         }
     }
 
-    /// Files those under `place` that have less company there than where they are. An address may be
-    /// asked for in both families: the worse one counts.
+    /// Says what it is like at `place`. An address may be asked for in both families: the worse one
+    /// counts.
     pub(super) fn offer(&mut self, place: usize, mut companies: Vec<Company>) {
         companies.sort_by_key(|company| (company.op, company.rules));
         companies.dedup_by(|next, kept| {
@@ -272,39 +283,38 @@ impl Files {
             same
         });
         for company in companies {
-            let Some(filed) = self.places.get_mut(company.op as usize) else {
-                continue;
-            };
-            if filed.is_none_or(|(_, before)| company.rules < before.rules) {
-                *filed = Some((place, company));
+            if let Some(offers) = self.offers.get_mut(company.op as usize) {
+                offers.push((place, company));
             }
         }
     }
 
-    /// Takes out what there is no room for, dearest first, and what is not worth an axis.
+    /// Files every operation where it is best, the cheap ones first, while there is room; what is not
+    /// worth an axis then is filed nowhere.
     pub(super) fn settle(&mut self) {
-        let mut filed: Vec<usize> = (0..self.places.len()).collect();
-        filed.sort_by_key(|op| self.places[*op].map_or(0, |(_, company)| company.price));
-        let mut room = ROOM + self.places.len() * ROOM_PER_OP;
-        for op in filed {
-            let price = self.places[op].map_or(0, |(_, company)| company.price);
-            match room.checked_sub(price) {
-                Some(left) => room = left,
-                None => self.places[op] = None,
+        for offers in &mut self.offers {
+            offers.sort_by_key(|(_, company)| company.score());
+        }
+        let price = |op: &usize| self.offers[*op].first().map_or(0, |(_, best)| best.price);
+        let mut order: Vec<usize> = (0..self.offers.len()).collect();
+        order.sort_by_key(price);
+        let mut room = ROOM + order.len() * ROOM_PER_OP;
+        let mut counts = [0; AXES];
+        for op in order {
+            let affordable = self.offers[op].iter().find(|(_, it)| it.price <= room);
+            if let Some((place, company)) = affordable {
+                room -= company.price;
+                counts[*place] += 1;
+                self.places[op] = Some(*place);
             }
         }
-        let mut counts: HashMap<usize, usize> = HashMap::new();
-        for (place, _) in self.places.iter().flatten() {
-            *counts.entry(*place).or_default() += 1;
-        }
         for filed in &mut self.places {
-            *filed = filed.filter(|(place, _)| counts[place] >= ASKED);
+            *filed = filed.filter(|place| counts[*place] >= ASKED);
         }
     }
 
     fn is_at(&self, op: u32, place: usize) -> bool {
-        let filed = self.places.get(op as usize).copied().flatten();
-        filed.is_some_and(|(at, _)| at == place)
+        self.places.get(op as usize).copied().flatten() == Some(place)
     }
 
     /// The operations that are filed nowhere.

@@ -25,7 +25,7 @@ use super::compile::{Op, Pred, Tables};
 use super::eval::Facts;
 use crate::conntrack::types::Dir;
 use crate::wire::parsed::{Addrs, L3, NO_VLAN};
-use build::{Addr, Builder, Files, Spans};
+use build::{Addr, Builder, Ends, Files, NOBODY, Spans};
 use intervals::{Intervals, Number};
 
 /// Axes that a packet has.
@@ -40,7 +40,7 @@ pub(super) struct Classifier {
     dst6: Option<Axis<u128>>,
     numbers: Vec<(Field, Axis<u16>)>,
     /// Operations that are filed nowhere.
-    unfiled: Box<[u32]>,
+    unfiled: Box<[Entry]>,
 }
 
 /// What an axis of small numbers reads.
@@ -71,23 +71,40 @@ const FIELDS: [Field; 7] = [
 #[derive(Debug)]
 struct Axis<T> {
     intervals: Intervals<T>,
-    /// Of each interval: where its list begins in `ops`, and how long it is.
+    /// Of each interval: where its list begins in `entries`, and how long it is.
     lists: Box<[(u32, u32)]>,
-    ops: Box<[u32]>,
+    entries: Box<[Entry]>,
+}
+
+/// An operation in a list, with the ends of what it asks of another axis: most are passed over with
+/// a look at these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    op: u32,
+    low: u32,
+    high: u32,
+}
+
+/// A list, and the packet's value on the other axis: the address at the far end, the destination
+/// where the list is not about an address. Of IPv6 the first 32 bits serve.
+#[derive(Clone, Copy, Debug)]
+struct List<'a> {
+    entries: &'a [Entry],
+    other: u32,
 }
 
 impl<T: Number> Axis<T> {
     #[inline]
-    fn list(&self, value: T) -> &[u32] {
+    fn list(&self, value: T) -> &[Entry] {
         let interval = self.intervals.find(value) as usize;
         let (first, len) = self.lists.get(interval).copied().unwrap_or_default();
         let first = first as usize;
-        let list = self.ops.get(first..first + len as usize);
+        let list = self.entries.get(first..first + len as usize);
         list.unwrap_or_default()
     }
 
     fn bytes(&self) -> usize {
-        self.intervals.bytes() + size_of_val(&*self.lists) + size_of_val(&*self.ops)
+        self.intervals.bytes() + size_of_val(&*self.lists) + size_of_val(&*self.entries)
     }
 }
 
@@ -101,7 +118,7 @@ pub(super) struct Candidates<'a> {
     from: u32,
 }
 
-type Lists<'a> = ArrayVec<&'a [u32], { AXES + 1 }>;
+type Lists<'a> = ArrayVec<List<'a>, { AXES + 1 }>;
 
 impl<'a> Candidates<'a> {
     #[inline]
@@ -114,8 +131,9 @@ impl<'a> Candidates<'a> {
     }
 
     #[inline]
-    fn add(&mut self, list: &'a [u32]) {
-        if !list.is_empty() && self.all.try_push(list).is_ok() {
+    fn add(&mut self, entries: &'a [Entry], other: u32) {
+        let list = List { entries, other };
+        if !entries.is_empty() && self.all.try_push(list).is_ok() {
             self.left.push(list);
         }
     }
@@ -130,14 +148,17 @@ impl<'a> Candidates<'a> {
         self.from = from;
         let mut least = u32::MAX;
         for list in &mut self.left {
-            while let [first, rest @ ..] = *list {
-                if *first >= from {
-                    least = least.min(*first);
+            while let [first, rest @ ..] = list.entries {
+                if first.op >= least {
                     break;
                 }
-                *list = match rest.get(FAR) {
-                    Some(far) if *far < from => {
-                        let skip = rest.partition_point(|op| *op < from);
+                if first.op >= from && first.low <= list.other && list.other <= first.high {
+                    least = first.op;
+                    break;
+                }
+                list.entries = match rest.get(FAR) {
+                    Some(far) if far.op < from => {
+                        let skip = rest.partition_point(|entry| entry.op < from);
                         rest.get(skip..).unwrap_or_default()
                     }
                     _ => rest,
@@ -165,6 +186,8 @@ impl Classifier {
             peer,
         };
         let mut numbers = FIELDS.map(|_| Builder::default());
+        let (mut ends4, mut ends6, mut ends) = (Ends::default(), Ends::default(), Ends::default());
+        let (mut back4, mut back6) = (Ends::default(), Ends::default());
         let (mut src4, mut dst4) = (Builder::default(), Builder::default());
         let (mut src6, mut dst6) = (Builder::default(), Builder::default());
         for (at, op) in (0..).zip(ops) {
@@ -176,6 +199,17 @@ impl Classifier {
             src6.op(at, src.as_ref().map(Addr::v6));
             dst4.op(at, dst.as_ref().map(Addr::v4));
             dst6.op(at, dst.as_ref().map(Addr::v6));
+            let (dst4, dst6) = (dst.as_ref().map(Addr::ends4), dst.as_ref().map(Addr::ends6));
+            ends4.push(dst4);
+            ends6.push(dst6);
+            // for packets of both families
+            ends.push(match (dst4, dst6) {
+                (Some(dst4), Some(NOBODY)) => Some(dst4),
+                (Some(NOBODY), Some(dst6)) => Some(dst6),
+                _ => None,
+            });
+            back4.push(src.as_ref().map(Addr::ends4));
+            back6.push(src.as_ref().map(Addr::ends6));
         }
         // an address is one thing to ask about, whatever its family
         let mut files = Files::new(ops.len());
@@ -187,14 +221,16 @@ impl Classifier {
         files.settle();
         let numbers = (2..).zip(FIELDS.into_iter().zip(numbers));
         Self {
-            src4: src4.axis(0, &files),
-            src6: src6.axis(0, &files),
-            dst4: dst4.axis(1, &files),
-            dst6: dst6.axis(1, &files),
+            src4: src4.axis(0, &files, &ends4),
+            src6: src6.axis(0, &files, &ends6),
+            dst4: dst4.axis(1, &files, &back4),
+            dst6: dst6.axis(1, &files, &back6),
             numbers: numbers
-                .filter_map(|(place, (field, builder))| Some((field, builder.axis(place, &files)?)))
+                .filter_map(|(place, (field, builder))| {
+                    Some((field, builder.axis(place, &files, &ends)?))
+                })
                 .collect(),
-            unfiled: files.nowhere(),
+            unfiled: files.nowhere(&ends),
         }
     }
 
@@ -203,15 +239,16 @@ impl Classifier {
     pub(super) fn candidates(&self, facts: &Facts<'_>, zone: u16) -> Candidates<'_> {
         let packet = facts.packet;
         let mut candidates = Candidates::new();
-        candidates.add(&self.unfiled);
+        let (src, dst) = front(packet.addrs);
+        candidates.add(&self.unfiled, dst);
         match packet.addrs {
-            Addrs::V4 { src, dst } => {
-                candidates.add(self.src4.as_ref().map_or(&[], |axis| axis.list(src)));
-                candidates.add(self.dst4.as_ref().map_or(&[], |axis| axis.list(dst)));
+            Addrs::V4 { src: from, dst: to } => {
+                candidates.add(self.src4.as_ref().map_or(&[], |axis| axis.list(from)), dst);
+                candidates.add(self.dst4.as_ref().map_or(&[], |axis| axis.list(to)), src);
             }
-            Addrs::V6 { src, dst } => {
-                candidates.add(self.src6.as_ref().map_or(&[], |axis| axis.list(src)));
-                candidates.add(self.dst6.as_ref().map_or(&[], |axis| axis.list(dst)));
+            Addrs::V6 { src: from, dst: to } => {
+                candidates.add(self.src6.as_ref().map_or(&[], |axis| axis.list(from)), dst);
+                candidates.add(self.dst6.as_ref().map_or(&[], |axis| axis.list(to)), src);
             }
         }
         for (field, axis) in &self.numbers {
@@ -226,7 +263,7 @@ impl Classifier {
                 Field::Vlan => (packet.vlan != NO_VLAN).then_some(packet.vlan),
                 Field::Zone => Some(zone),
             };
-            candidates.add(value.map_or(&[], |value| axis.list(value)));
+            candidates.add(value.map_or(&[], |value| axis.list(value)), dst);
         }
         candidates
     }
@@ -248,6 +285,15 @@ impl Classifier {
             .map(Axis::bytes);
         let numbers = self.numbers.iter().map(|(_, axis)| axis.bytes());
         four.chain(six).chain(numbers).sum::<usize>() + size_of_val(&*self.unfiled)
+    }
+}
+
+/// The first 32 bits of source and destination.
+#[inline]
+fn front(addrs: Addrs) -> (u32, u32) {
+    match addrs {
+        Addrs::V4 { src, dst } => (src, dst),
+        Addrs::V6 { src, dst } => ((src >> 96) as u32, (dst >> 96) as u32),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::intervals::{Intervals, Number};
-use super::{AXES, Axis, Field, PortId, state};
+use super::{AXES, Axis, Entry, Field, PortId, state};
 use crate::conntrack::types::{CtState, Dir};
 use crate::policy::MAX_PORTS;
 use crate::policy::compile::{Op, Pred, Tables};
@@ -72,6 +72,56 @@ impl Addr {
             Addr::Range(..) => Ranges::These(Vec::new()),
             Addr::Set(set) => Ranges::Of(set.clone()),
         }
+    }
+}
+
+/// The least and the greatest of some numbers.
+pub(super) type Hull = (u32, u32);
+/// That of none.
+pub(super) const NOBODY: Hull = (1, 0);
+/// That of all.
+const ANYBODY: Hull = (0, u32::MAX);
+
+impl Addr {
+    /// The ends of its IPv4 addresses.
+    pub(super) fn ends4(&self) -> Hull {
+        match self {
+            Addr::Range(low, high) => (*low, *high),
+            Addr::Set(AddrRanges { set, negated }) => match (negated, set.v4()) {
+                (true, _) => ANYBODY,
+                (false, [(low, _), .., (_, high)] | [(low, high)]) => (*low, *high),
+                (false, []) => NOBODY,
+            },
+        }
+    }
+
+    /// The ends of the first 32 bits of its IPv6 addresses.
+    pub(super) fn ends6(&self) -> Hull {
+        let front = |addr: u128| (addr >> 96) as u32;
+        match self {
+            Addr::Range(..) => NOBODY,
+            Addr::Set(AddrRanges { set, negated }) => match (negated, set.v6()) {
+                (true, _) => ANYBODY,
+                (false, [(low, _), .., (_, high)] | [(low, high)]) => (front(*low), front(*high)),
+                (false, []) => NOBODY,
+            },
+        }
+    }
+}
+
+/// What each operation asks of another axis, at its ends.
+#[derive(Default)]
+pub(super) struct Ends(Vec<Hull>);
+
+impl Ends {
+    /// Adds the next operation's; `None` if it does not ask.
+    pub(super) fn push(&mut self, hull: Option<Hull>) {
+        self.0.push(hull.unwrap_or(ANYBODY));
+    }
+
+    fn entry(&self, op: u32) -> Entry {
+        let (low, high) = self.0.get(op as usize).copied().unwrap_or(ANYBODY);
+        Entry { op, low, high }
     }
 }
 
@@ -318,10 +368,10 @@ impl Files {
     }
 
     /// The operations that are filed nowhere.
-    pub(super) fn nowhere(&self) -> Box<[u32]> {
+    pub(super) fn nowhere(&self, ends: &Ends) -> Box<[Entry]> {
         let all = (0..).zip(&self.places);
         all.filter(|(_, filed)| filed.is_none())
-            .map(|(op, _)| op)
+            .map(|(op, _)| ends.entry(op))
             .collect()
     }
 }
@@ -399,7 +449,7 @@ impl<T: InSets> Builder<T> {
     }
 
     /// The axis of what is filed under `place`, if that is anything.
-    pub(super) fn axis(self, place: usize, files: &Files) -> Option<Axis<T>> {
+    pub(super) fn axis(self, place: usize, files: &Files, ends: &Ends) -> Option<Axis<T>> {
         let mut groups = self.groups;
         for (_, ops) in &mut groups {
             ops.retain(|op| files.is_at(*op, place));
@@ -431,7 +481,7 @@ impl<T: InSets> Builder<T> {
         Some(Axis {
             intervals,
             lists: lists.into(),
-            ops: sweep.ops.into(),
+            entries: sweep.ops.into_iter().map(|op| ends.entry(op)).collect(),
         })
     }
 }

@@ -575,7 +575,8 @@ fn metrics_are_served_and_the_dashboards_names_are_among_them() {
     let mut lab = Lab::new("ef", Path::new(BINARY)).unwrap();
     let address = format!("127.0.0.1:{}", free_port());
     let head = lab.head(1, &address, "");
-    lab.write_policy(&(head + RULES)).unwrap();
+    let counted = RULES.replace("{ name: ping,", "{ name: ping, count: pings,");
+    lab.write_policy(&(head + &counted)).unwrap();
     lab.start().unwrap();
     lab.lan.output(&["ping", "-c", "1", OUTSIDE.0]).unwrap();
     let scrape = run(&[
@@ -598,6 +599,8 @@ fn metrics_are_served_and_the_dashboards_names_are_among_them() {
         scrape.contains("shardwall_conntrack_entries{proto=\"other\"} 1"),
         "{scrape}"
     );
+    let pings = "shardwall_policy_counter_packets_total{counter=\"pings\"} 1";
+    assert!(scrape.contains(pings), "{scrape}");
     stop(lab);
 }
 

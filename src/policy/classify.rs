@@ -26,7 +26,7 @@ use super::eval::Facts;
 use crate::conntrack::types::Dir;
 use crate::wire::parsed::{Addrs, L3, NO_VLAN};
 use build::{Addr, Builder, Ends, Files, NOBODY, Spans};
-use intervals::{Intervals, Number};
+use intervals::{Intervals, Number, Span};
 
 /// Axes that a packet has.
 const AXES: usize = 9;
@@ -70,19 +70,27 @@ const FIELDS: [Field; 7] = [
 /// One axis.
 #[derive(Debug)]
 struct Axis<T> {
+    /// Each leads to its list.
     intervals: Intervals<T>,
-    /// Of each interval: where its list begins in `entries`, and how long it is.
-    lists: Box<[(u32, u32)]>,
     entries: Box<[Entry]>,
 }
 
-/// An operation in a list, with the ends of what it asks of another axis: most are passed over with
-/// a look at these.
+/// An operation in a list, with the ends of what it asks of the other address and of the
+/// destination port: most are passed over with a look at these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     op: u32,
-    low: u32,
-    high: u32,
+    addr: (u32, u32),
+    port: (u16, u16),
+}
+
+impl Entry {
+    #[inline]
+    fn may_match(&self, addr: u32, port: u16) -> bool {
+        // no branch on each of four: which one fails is anybody's guess
+        let addr = (self.addr.0 <= addr) & (addr <= self.addr.1);
+        addr & (self.port.0 <= port) & (port <= self.port.1)
+    }
 }
 
 /// A list, and the packet's value on the other axis: the address at the far end, the destination
@@ -90,73 +98,99 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 struct List<'a> {
     entries: &'a [Entry],
-    other: u32,
+    /// Entries that were gone past.
+    past: u32,
+    addr: u32,
+    proven: Proven,
+}
+
+/// An operation that can match.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) op: u32,
+    pub(super) proven: Proven,
+}
+
+/// The match of a candidate that holds, because the candidate is filed under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proven {
+    Nothing,
+    Src,
+    Dst,
+    Dport,
 }
 
 impl<T: Number> Axis<T> {
     #[inline]
-    fn list(&self, value: T) -> &[Entry] {
-        let interval = self.intervals.find(value) as usize;
-        let (first, len) = self.lists.get(interval).copied().unwrap_or_default();
-        let first = first as usize;
-        let list = self.entries.get(first..first + len as usize);
-        list.unwrap_or_default()
+    fn find(axis: &Option<Self>, value: T) -> Span {
+        axis.as_ref()
+            .map(|axis| axis.intervals.find(value))
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    fn list(axis: &Option<Self>, list: Span) -> &[Entry] {
+        axis.as_ref().map_or(&[], |axis| axis.entries(list))
+    }
+
+    #[inline]
+    fn entries(&self, list: Span) -> &[Entry] {
+        let first = list.first as usize;
+        self.entries
+            .get(first..first + list.len as usize)
+            .unwrap_or_default()
     }
 
     fn bytes(&self) -> usize {
-        self.intervals.bytes() + size_of_val(&*self.lists) + size_of_val(&*self.entries)
+        self.intervals.bytes() + size_of_val(&*self.entries)
     }
 }
 
 /// The search for one packet.
 #[derive(Debug)]
 pub(super) struct Candidates<'a> {
-    /// The lists that are not empty.
-    all: Lists<'a>,
-    /// What of them is not before `from`.
-    left: Lists<'a>,
+    /// Those that are not empty.
+    lists: ArrayVec<List<'a>, { AXES + 1 }>,
     from: u32,
+    /// The packet's destination port; 0 where it has none, which passes what does not ask.
+    port: u16,
 }
-
-type Lists<'a> = ArrayVec<List<'a>, { AXES + 1 }>;
 
 impl<'a> Candidates<'a> {
     #[inline]
-    fn new() -> Self {
-        Self {
-            all: Lists::new(),
-            left: Lists::new(),
-            from: 0,
-        }
-    }
-
-    #[inline]
-    fn add(&mut self, entries: &'a [Entry], other: u32) {
-        let list = List { entries, other };
-        if !entries.is_empty() && self.all.try_push(list).is_ok() {
-            self.left.push(list);
+    fn add(&mut self, proven: Proven, entries: &'a [Entry], addr: u32) {
+        let list = List {
+            entries,
+            past: 0,
+            addr,
+            proven,
+        };
+        if !entries.is_empty() {
+            // there are no more lists than there is room
+            let _ = self.lists.try_push(list);
         }
     }
 
     /// The first operation from `from` on that can match.
     #[inline]
-    pub(super) fn next(&mut self, from: u32) -> Option<u32> {
+    pub(super) fn next(&mut self, from: u32) -> Option<Candidate> {
         if from < self.from {
             // back from a chain that stands behind
-            self.left = self.all.clone();
+            self.lists.iter_mut().for_each(|list| list.past = 0);
         }
         self.from = from;
-        let mut least = u32::MAX;
-        for list in &mut self.left {
-            while let [first, rest @ ..] = list.entries {
+        let (mut least, mut proven) = (u32::MAX, Proven::Nothing);
+        for list in &mut self.lists {
+            let mut left = list.entries.get(list.past as usize..).unwrap_or_default();
+            while let [first, rest @ ..] = left {
                 if first.op >= least {
                     break;
                 }
-                if first.op >= from && first.low <= list.other && list.other <= first.high {
-                    least = first.op;
+                if first.op >= from && first.may_match(list.addr, self.port) {
+                    (least, proven) = (first.op, list.proven);
                     break;
                 }
-                list.entries = match rest.get(FAR) {
+                left = match rest.get(FAR) {
                     Some(far) if far.op < from => {
                         let skip = rest.partition_point(|entry| entry.op < from);
                         rest.get(skip..).unwrap_or_default()
@@ -164,8 +198,9 @@ impl<'a> Candidates<'a> {
                     _ => rest,
                 };
             }
+            list.past = (list.entries.len() - left.len()) as u32;
         }
-        (least != u32::MAX).then_some(least)
+        (least != u32::MAX).then_some(Candidate { op: least, proven })
     }
 }
 
@@ -200,16 +235,18 @@ impl Classifier {
             dst4.op(at, dst.as_ref().map(Addr::v4));
             dst6.op(at, dst.as_ref().map(Addr::v6));
             let (dst4, dst6) = (dst.as_ref().map(Addr::ends4), dst.as_ref().map(Addr::ends6));
-            ends4.push(dst4);
-            ends6.push(dst6);
+            let port = spans.dport(op);
+            ends4.push(dst4, port);
+            ends6.push(dst6, port);
             // for packets of both families
-            ends.push(match (dst4, dst6) {
+            let dst = match (dst4, dst6) {
                 (Some(dst4), Some(NOBODY)) => Some(dst4),
                 (Some(NOBODY), Some(dst6)) => Some(dst6),
                 _ => None,
-            });
-            back4.push(src.as_ref().map(Addr::ends4));
-            back6.push(src.as_ref().map(Addr::ends6));
+            };
+            ends.push(dst, port);
+            back4.push(src.as_ref().map(Addr::ends4), port);
+            back6.push(src.as_ref().map(Addr::ends6), port);
         }
         // an address is one thing to ask about, whatever its family
         let mut files = Files::new(ops.len());
@@ -235,22 +272,30 @@ impl Classifier {
     }
 
     /// The operations that can match the packet of `facts`, which is in `zone`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn candidates(&self, facts: &Facts<'_>, zone: u16) -> Candidates<'_> {
         let packet = facts.packet;
-        let mut candidates = Candidates::new();
+        let dport = packet.dport();
+        let mut candidates = Candidates {
+            lists: ArrayVec::new(),
+            from: 0,
+            port: dport.unwrap_or(0),
+        };
         let (src, dst) = front(packet.addrs);
-        candidates.add(&self.unfiled, dst);
-        match packet.addrs {
-            Addrs::V4 { src: from, dst: to } => {
-                candidates.add(self.src4.as_ref().map_or(&[], |axis| axis.list(from)), dst);
-                candidates.add(self.dst4.as_ref().map_or(&[], |axis| axis.list(to)), src);
+        // both searches first, and then what they found: so that they wait for memory together
+        let [from, to] = match packet.addrs {
+            Addrs::V4 { src, dst } => {
+                let (from, to) = (Axis::find(&self.src4, src), Axis::find(&self.dst4, dst));
+                [Axis::list(&self.src4, from), Axis::list(&self.dst4, to)]
             }
-            Addrs::V6 { src: from, dst: to } => {
-                candidates.add(self.src6.as_ref().map_or(&[], |axis| axis.list(from)), dst);
-                candidates.add(self.dst6.as_ref().map_or(&[], |axis| axis.list(to)), src);
+            Addrs::V6 { src, dst } => {
+                let (from, to) = (Axis::find(&self.src6, src), Axis::find(&self.dst6, dst));
+                [Axis::list(&self.src6, from), Axis::list(&self.dst6, to)]
             }
-        }
+        };
+        candidates.add(Proven::Nothing, &self.unfiled, dst);
+        candidates.add(Proven::Src, from, dst);
+        candidates.add(Proven::Dst, to, src);
         for (field, axis) in &self.numbers {
             let value = match field {
                 Field::State => Some(state(facts.state.bit(), facts.dir)),
@@ -258,12 +303,17 @@ impl Classifier {
                 Field::Proto => {
                     Some(u16::from(packet.l3 == L3::Ipv6) << 8 | u16::from(packet.proto))
                 }
-                Field::Dport => packet.dport(),
+                Field::Dport => dport,
                 Field::Sport => packet.sport(),
                 Field::Vlan => (packet.vlan != NO_VLAN).then_some(packet.vlan),
                 Field::Zone => Some(zone),
             };
-            candidates.add(value.map_or(&[], |value| axis.list(value)), dst);
+            let list = value.map(|value| axis.intervals.find(value));
+            let proven = match field {
+                Field::Dport => Proven::Dport,
+                _ => Proven::Nothing,
+            };
+            candidates.add(proven, axis.entries(list.unwrap_or_default()), dst);
         }
         candidates
     }

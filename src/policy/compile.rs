@@ -23,6 +23,7 @@ use super::model::{
     Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, HelperMatch, IcmpMatch,
     Log, MarkMatch, MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
 };
+use super::quick::Quick;
 use super::ranges::{AddrSet, U16Set};
 use super::timeouts::{Choice, ProfileId};
 use super::{MAX_PORTS, PortId};
@@ -102,9 +103,12 @@ pub(super) struct Named {
 #[repr(align(128))]
 pub(super) struct Block(pub(super) [Traffic; 8]);
 
-/// One rule, ready to evaluate.
+/// One rule, ready to evaluate: a cache line, in which most of what it asks for stands too.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub(super) struct Op {
+    /// Its usual matches.
+    pub(super) quick: Quick,
     /// First of its predicates.
     pub(super) preds: u32,
     /// How many they are.
@@ -112,6 +116,10 @@ pub(super) struct Op {
     /// How many of them, the first, are the same for all packets of a flow that go one way in one
     /// state.
     pub(super) fixed: u8,
+    /// How many of these, the first, are in `quick`.
+    pub(super) usual: u8,
+    /// Whether it asks for the state, and for nothing else.
+    pub(super) by_state: bool,
     /// Whether there are other predicates, or limits.
     pub(super) varies: bool,
     pub(super) logs: bool,
@@ -188,6 +196,8 @@ pub(super) enum Pred {
         negated: bool,
     },
 }
+
+const _: () = assert!(size_of::<Op>() == 64);
 
 /// What predicates refer to.
 #[derive(Debug, Default)]
@@ -339,9 +349,12 @@ impl Layout {
     fn op(&mut self, act: Act, meta: Option<Meta>) {
         let preds = self.preds.len() as u32;
         self.ops.push(Op {
+            quick: Quick::ANYTHING,
             preds,
             count: 0,
             fixed: 0,
+            usual: 0,
+            by_state: false,
             varies: false,
             logs: false,
             act,
@@ -367,6 +380,13 @@ impl Layout {
         let preds = self.preds.len() as u32;
         self.fixed(&rule.matches);
         let fixed = self.preds.len() as u32 - preds;
+        // the usual ones to the front, the others in their order behind them
+        let mut quick = Quick::ANYTHING;
+        let all = self.preds.split_off(preds as usize);
+        let (usual, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| quick.add(it));
+        let by_state = matches!(*usual, [Pred::State(_)]) && fixed == 1;
+        let usual_len = usual.len() as u8;
+        self.preds.extend(usual.into_iter().chain(others));
         self.varying(&rule.matches);
         let count = self.preds.len() as u32 - preds;
         let rated = rule.matches.limit.is_some() || rule.matches.connlimit.is_some();
@@ -386,7 +406,10 @@ impl Layout {
         self.ops.push(Op {
             preds,
             count: count as u8,
+            quick,
             fixed: fixed as u8,
+            usual: usual_len,
+            by_state,
             varies: count > fixed || rated,
             logs: rule.log.is_some(),
             act,

@@ -6,9 +6,11 @@
 //! Concurrency: any number of workers at once; each writes only its own counters.
 
 use super::PortId;
+use super::classify::Proven;
 use super::compile::{Act, Compiled, NO_EXTRA, Op, Pred, RuleId};
 use super::flow::FlowFacts;
 use super::model::{Family, FlagsMatch, IcmpMatch, MAX_JUMPS, RejectWith};
+use super::quick::Brief;
 use super::ranges::AddrSet;
 use super::timeouts::ProfileId;
 use crate::base::time::Now;
@@ -174,13 +176,14 @@ impl Compiled {
                 && let Some(classifier) = &self.classifier
             {
                 let zone = self.zone(facts.iif, facts.packet.vlan);
+                let brief = Brief::new(facts);
                 let mut candidates = classifier.candidates(facts, zone);
-                while let Some(next) = candidates.next(at) {
-                    let op = self.ops.get(next as usize)?;
-                    if self.holds(op, facts, &mut trail) {
-                        return Some((next, op));
+                while let Some(candidate) = candidates.next(at) {
+                    let op = self.ops.get(candidate.op as usize)?;
+                    if self.candidate_holds(op, candidate.proven, &brief, facts, &mut trail) {
+                        return Some((candidate.op, op));
                     }
-                    at = next + 1;
+                    at = candidate.op + 1;
                 }
                 return None;
             }
@@ -216,7 +219,7 @@ impl Compiled {
             walk.at += 1;
             misses += 1;
             if misses == READ && self.classifier.is_some() {
-                return self.classified(worker, facts, walk, trail);
+                return self.classified(worker, facts, &mut walk, trail);
             }
         }
         walk.decide(Verdict::Drop, self.forward_policy)
@@ -228,26 +231,24 @@ impl Compiled {
         &self,
         worker: usize,
         facts: &Facts<'_>,
-        mut walk: Walk,
+        walk: &mut Walk,
         trail: &mut Trail,
     ) -> Decision {
         trail.classified = true;
         let zone = self.zone(facts.iif, facts.packet.vlan);
-        let candidates = self
-            .classifier
-            .as_ref()
-            .map(|it| it.candidates(facts, zone));
-        let Some(mut candidates) = candidates else {
+        let Some(classifier) = &self.classifier else {
             return walk.decide(Verdict::Drop, self.forward_policy);
         };
-        while let Some(at) = candidates.next(walk.at) {
-            walk.at = at;
-            let Some(op) = self.ops.get(at as usize) else {
+        let brief = Brief::new(facts);
+        let mut candidates = classifier.candidates(facts, zone);
+        while let Some(candidate) = candidates.next(walk.at) {
+            walk.at = candidate.op;
+            let Some(op) = self.ops.get(candidate.op as usize) else {
                 break;
             };
-            if !self.holds(op, facts, trail) {
+            if !self.candidate_holds(op, candidate.proven, &brief, facts, trail) {
                 walk.at += 1;
-            } else if let Some(decision) = self.step(worker, facts, op, &mut walk, trail) {
+            } else if let Some(decision) = self.step(worker, facts, op, walk, trail) {
                 return decision;
             }
         }
@@ -326,15 +327,43 @@ impl Compiled {
     /// Whether all matches of `op` hold. Limits come last: they count only what passed the rest.
     #[inline]
     fn holds(&self, op: &Op, facts: &Facts<'_>, trail: &mut Trail) -> bool {
-        let first = op.preds as usize;
-        let fixed = first + usize::from(op.fixed);
-        let fixed = match self.preds.get(first..fixed).unwrap_or_default() {
-            [] => true,
-            // what most packets are decided by
-            [Pred::State(mask)] => mask & facts.state.bit() != 0,
-            preds => self.all(preds, facts),
-        };
+        // what most packets are decided by
+        let fixed = op.quick.has_state(facts.state.bit())
+            && (op.by_state || self.fixed_hold(op, Proven::Nothing, &Brief::new(facts), facts));
         fixed && (!op.varies || self.rest_holds(op, facts, trail))
+    }
+
+    /// The same of what the classifier found, which has `proven` a part.
+    #[inline]
+    fn candidate_holds(
+        &self,
+        op: &Op,
+        proven: Proven,
+        brief: &Brief,
+        facts: &Facts<'_>,
+        trail: &mut Trail,
+    ) -> bool {
+        self.fixed_hold(op, proven, brief, facts)
+            && (!op.varies || self.rest_holds(op, facts, trail))
+    }
+
+    /// The matches that are the same for all packets of a flow.
+    #[inline]
+    fn fixed_hold(&self, op: &Op, proven: Proven, brief: &Brief, facts: &Facts<'_>) -> bool {
+        op.quick.holds(brief) && (op.usual == op.fixed || self.unusual_hold(op, proven, facts))
+    }
+
+    /// Those of them that are not tested all at once.
+    #[inline(never)]
+    fn unusual_hold(&self, op: &Op, proven: Proven, facts: &Facts<'_>) -> bool {
+        let first = op.preds as usize;
+        let (usual, fixed) = (first + usize::from(op.usual), first + usize::from(op.fixed));
+        let preds = self.preds.get(usual..fixed).unwrap_or_default();
+        preds.iter().all(|pred| match (pred, proven) {
+            (Pred::Src { .. }, Proven::Src) | (Pred::Dst { .. }, Proven::Dst) => true,
+            (Pred::Dports(_), Proven::Dport) => true,
+            _ => self.test(pred, facts),
+        })
     }
 
     /// The matches that read the packet itself.
@@ -344,12 +373,7 @@ impl Compiled {
         let first = op.preds as usize;
         let (fixed, end) = (first + usize::from(op.fixed), first + usize::from(op.count));
         let preds = self.preds.get(fixed..end).unwrap_or_default();
-        self.all(preds, facts) && self.limits_hold(op, facts)
-    }
-
-    #[inline(never)]
-    fn all(&self, preds: &[Pred], facts: &Facts<'_>) -> bool {
-        preds.iter().all(|pred| self.test(pred, facts))
+        preds.iter().all(|pred| self.test(pred, facts)) && self.limits_hold(op, facts)
     }
 
     fn limits_hold(&self, op: &Op, facts: &Facts<'_>) -> bool {

@@ -19,6 +19,7 @@ mod load;
 mod model;
 mod names;
 mod prospect;
+mod quick;
 #[cfg(test)]
 pub(crate) mod random;
 mod ranges;

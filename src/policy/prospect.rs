@@ -176,7 +176,7 @@ impl Compiled {
         'ways: while let Some(mut path) = open.pop() {
             let (accepted, rule) = loop {
                 if let (Some(candidates), Some(_)) = (&mut candidates, path.mark) {
-                    path.at = candidates.next(path.at).unwrap_or(u32::MAX);
+                    path.at = candidates.next(path.at).map_or(u32::MAX, |it| it.op);
                 }
                 let Some(op) = self.ops.get(path.at as usize) else {
                     break (false, self.forward_policy());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::intervals::{Intervals, Number};
+use super::intervals::{Intervals, Number, Span};
 use super::{AXES, Axis, Entry, Field, PortId, state};
 use crate::conntrack::types::{CtState, Dir};
 use crate::policy::MAX_PORTS;
@@ -109,19 +109,21 @@ impl Addr {
     }
 }
 
-/// What each operation asks of another axis, at its ends.
+/// What each operation asks of another address and of the destination port, at its ends.
 #[derive(Default)]
-pub(super) struct Ends(Vec<Hull>);
+pub(super) struct Ends(Vec<(Hull, (u16, u16))>);
 
 impl Ends {
-    /// Adds the next operation's; `None` if it does not ask.
-    pub(super) fn push(&mut self, hull: Option<Hull>) {
-        self.0.push(hull.unwrap_or(ANYBODY));
+    /// Adds the next operation's; `None` where it does not ask.
+    pub(super) fn push(&mut self, addr: Option<Hull>, port: Option<(u16, u16)>) {
+        let port = port.unwrap_or((0, u16::MAX));
+        self.0.push((addr.unwrap_or(ANYBODY), port));
     }
 
     fn entry(&self, op: u32) -> Entry {
-        let (low, high) = self.0.get(op as usize).copied().unwrap_or(ANYBODY);
-        Entry { op, low, high }
+        let ends = self.0.get(op as usize).copied();
+        let (addr, port) = ends.unwrap_or((ANYBODY, (0, u16::MAX)));
+        Entry { op, addr, port }
     }
 }
 
@@ -212,6 +214,17 @@ impl Spans<'_> {
             }
         }
         [src, dst]
+    }
+
+    /// The least and the greatest destination port that `op` asks for.
+    pub(super) fn dport(&self, op: &Op) -> Option<(u16, u16)> {
+        match self.numbers(op, Field::Dport)? {
+            Ranges::These(ranges) => match *ranges {
+                [(low, _), .., (_, high)] | [(low, high)] => Some((low, high)),
+                [] => Some((1, 0)),
+            },
+            Ranges::Of(_) => None,
+        }
     }
 
     /// What `op` asks of `field`.
@@ -459,7 +472,7 @@ impl<T: InSets> Builder<T> {
             return None;
         }
         let lists: Vec<_> = groups.iter().map(|(ranges, _)| ranges.list()).collect();
-        let intervals = cut(lists.iter());
+        let mut intervals = cut(lists.iter());
         let mut turns = Vec::new();
         for (list, (_, ops)) in lists.iter().zip(&groups) {
             for (low, high) in list {
@@ -478,9 +491,9 @@ impl<T: InSets> Builder<T> {
             }
             lists.push(sweep.list());
         }
+        intervals.lead(lists.into_iter());
         Some(Axis {
             intervals,
-            lists: lists.into(),
             entries: sweep.ops.into_iter().map(|op| ends.entry(op)).collect(),
         })
     }
@@ -500,7 +513,7 @@ struct Sweep {
     here: Vec<u32>,
     /// Of the list: the same lists have the same.
     hash: u64,
-    known: HashMap<u64, (u32, u32)>,
+    known: HashMap<u64, Span>,
     /// All lists, each different one once.
     ops: Vec<u32>,
 }
@@ -518,17 +531,18 @@ impl Sweep {
     }
 
     /// The list at hand.
-    fn list(&mut self) -> (u32, u32) {
+    fn list(&mut self) -> Span {
         let len = self.here.len() as u32;
         let known = self.known.get(&self.hash).copied();
-        let same = |(first, len): &(u32, u32)| {
+        let same = |Span { first, len }: &Span| {
             let list = self.ops.get(*first as usize..(first + len) as usize);
             list == Some(&self.here)
         };
         if let Some(list) = known.filter(same) {
             return list;
         }
-        let list = (self.ops.len() as u32, len);
+        let first = self.ops.len() as u32;
+        let list = Span { first, len };
         self.ops.extend_from_slice(&self.here);
         self.known.insert(self.hash, list);
         list

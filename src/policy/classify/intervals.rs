@@ -2,17 +2,17 @@
 //!
 //! A sorted array of the intervals' first values, and over it a table that leads from a value's
 //! leading bits to the few intervals which begin there; where values crowd, a table of their own.
-//! Three dependent reads find one of 100,000 intervals that lie as addresses do, and bisection
-//! bounds what a table cannot divide.
+//! Two dependent reads find one of 100,000 intervals that lie as addresses do (a slot, and the
+//! intervals with what they lead to), and bisection bounds what a table cannot divide.
 //!
 //! Life-cycle: built once, then only read. Concurrency: immutable.
 
 /// Intervals that a search may be left with.
 const FEW: usize = 4;
+/// Parts that a table has for each interval, at least.
+const BUCKETS: usize = 1;
 /// Tables within tables; what they leave is bisected.
 const DEPTH: u32 = 8;
-/// [`Slot::len`] of a slot that leads to a table.
-const TABLE: u32 = u32::MAX;
 
 /// A number that can be divided into intervals.
 pub(super) trait Number: Copy + Ord {
@@ -49,14 +49,34 @@ macro_rules! number {
 
 number!(u16 u32 u128);
 
-/// The intervals.
+/// The intervals, and what each leads to.
 #[derive(Debug)]
 pub(super) struct Intervals<T> {
-    /// First value of each; that of the first is the least there is.
-    starts: Box<[T]>,
+    /// That of the first begins at the least value there is. Behind the last come some that no slot
+    /// leads to, so that a look at [`FEW`] never ends early.
+    cells: Box<[Cell<T>]>,
     tables: Box<[Table<T>]>,
-    slots: Box<[Slot]>,
+    /// Of each part of a table: the interval that reaches into it, of at most [`FEW`] there; or with
+    /// [`TABLE`], a table.
+    slots: Box<[u32]>,
 }
+
+/// Entries of a list: where they begin in their array, and how many they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) first: u32,
+    pub(super) len: u32,
+}
+
+/// An interval: its first value, and where it leads.
+#[derive(Clone, Copy, Debug)]
+struct Cell<T> {
+    start: T,
+    list: Span,
+}
+
+/// Marks a slot that leads to a table.
+const TABLE: u32 = 1 << 31;
 
 /// Divides the values from `origin` to `last` evenly.
 #[derive(Clone, Copy, Debug)]
@@ -64,20 +84,14 @@ struct Table<T> {
     origin: T,
     last: T,
     shift: u8,
-    slots: u32,
+    /// Its first slot; none if its intervals are bisected.
+    slots: Option<u32>,
     /// The interval before `origin`, and that from `last` on.
     outside: [u32; 2],
 }
 
-/// So many intervals from `first` on, or a table.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    first: u32,
-    len: u32,
-}
-
 impl<T: Number> Intervals<T> {
-    /// The intervals that begin at the least value and at each of `starts`.
+    /// The intervals that begin at the least value and at each of `starts`; they lead nowhere yet.
     pub(super) fn new(mut starts: Vec<T>) -> Self {
         starts.push(T::MIN);
         starts.sort_unstable();
@@ -89,8 +103,16 @@ impl<T: Number> Intervals<T> {
         };
         building.table(0, starts.len(), 0);
         let (tables, slots) = (building.tables.into(), building.slots.into());
+        let last = starts.last().copied();
+        let spare = last.into_iter().cycle().take(FEW);
+        let list = Span::default();
         Self {
-            starts: starts.into(),
+            cells: starts
+                .iter()
+                .copied()
+                .chain(spare)
+                .map(|start| Cell { start, list })
+                .collect(),
             tables,
             slots,
         }
@@ -98,84 +120,123 @@ impl<T: Number> Intervals<T> {
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.starts.len()
+        self.cells.len() - FEW
     }
 
     /// Those that make up `low..=high`, which begins and ends where intervals do.
     pub(super) fn span(&self, low: T, high: T) -> std::ops::Range<usize> {
-        let from = self.starts.partition_point(|start| *start < low);
-        let end = self.starts.partition_point(|start| *start <= high);
+        let cells = &self.cells[..self.len()];
+        let from = cells.partition_point(|cell| cell.start < low);
+        let end = cells.partition_point(|cell| cell.start <= high);
         from..end
     }
 
-    /// The one that holds `value`.
+    /// Has each interval lead to its list, in order.
+    pub(super) fn lead(&mut self, lists: impl Iterator<Item = Span>) {
+        for (cell, list) in self.cells.iter_mut().zip(lists) {
+            cell.list = list;
+        }
+    }
+
+    /// Where the interval leads that holds `value`.
     #[inline]
-    pub(super) fn find(&self, value: T) -> u32 {
+    pub(super) fn find(&self, value: T) -> Span {
         let mut at = 0;
         while let Some(table) = self.tables.get(at) {
             if value < table.origin {
-                return table.outside[0];
+                return self.list(table.outside[0]);
             }
             if value >= table.last {
-                return table.outside[1];
+                return self.list(table.outside[1]);
             }
-            let slot = table.slots as usize + value.bucket(table.origin, table.shift);
-            let Some(Slot { first, len }) = self.slots.get(slot).copied() else {
-                break;
+            let Some(first) = table.slots else {
+                return self.bisect(value);
             };
-            if len != TABLE {
-                return self.among(first, len, value);
+            let slot = first as usize + value.bucket(table.origin, table.shift);
+            match self.slots.get(slot).copied() {
+                Some(table) if table & TABLE != 0 => at = (table & !TABLE) as usize,
+                Some(first) => return self.among(first as usize, value),
+                None => break,
             }
-            at = first as usize;
         }
-        self.among(0, self.starts.len() as u32, value)
+        self.bisect(value)
     }
 
+    /// The list of the interval number `at`.
     #[inline]
-    fn among(&self, first: u32, len: u32, value: T) -> u32 {
-        let inner = first as usize + 1..(first + len) as usize;
-        let rest = self.starts.get(inner).unwrap_or_default();
-        first + rest.partition_point(|start| *start <= value) as u32
+    fn list(&self, at: u32) -> Span {
+        self.cells
+            .get(at as usize)
+            .map(|cell| cell.list)
+            .unwrap_or_default()
+    }
+
+    /// That of the interval which holds `value`, the one at `first` or one of the few behind it.
+    /// What begins behind these few begins behind the value: there is nothing to branch on.
+    #[inline]
+    fn among(&self, first: usize, value: T) -> Span {
+        let few = self
+            .cells
+            .get(first..)
+            .and_then(|cells| cells.first_chunk::<FEW>());
+        let Some([_, inner @ ..]) = few else {
+            return Span::default();
+        };
+        let behind: usize = inner
+            .iter()
+            .map(|cell| usize::from(cell.start <= value))
+            .sum();
+        few.and_then(|few| few.get(behind))
+            .map(|cell| cell.list)
+            .unwrap_or_default()
+    }
+
+    #[cold]
+    fn bisect(&self, value: T) -> Span {
+        let cells = self.cells.get(..self.len()).unwrap_or_default();
+        let behind = cells.partition_point(|cell| cell.start <= value);
+        self.list((behind as u32).saturating_sub(1))
     }
 
     /// Bytes that it occupies.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.starts) + size_of_val(&*self.tables) + size_of_val(&*self.slots)
+        size_of_val(&*self.cells) + size_of_val(&*self.tables) + size_of_val(&*self.slots)
     }
 }
 
 struct Building<'a, T> {
     starts: &'a [T],
     tables: Vec<Table<T>>,
-    slots: Vec<Slot>,
+    slots: Vec<u32>,
 }
 
 impl<T: Number> Building<'_, T> {
-    /// A table over the intervals `from..end`, if there are enough of them.
-    fn table(&mut self, from: usize, end: usize, depth: u32) -> Slot {
-        let few = Slot {
-            first: from as u32,
-            len: (end - from) as u32,
-        };
-        if end - from <= FEW || depth == DEPTH {
-            return few;
+    /// A table over the intervals `from..end`, if there are enough of them; what leads to them.
+    fn table(&mut self, from: usize, end: usize, depth: u32) -> u32 {
+        if end - from <= FEW && depth > 0 {
+            return from as u32;
         }
+        let at = self.tables.len() as u32;
         // the first begins before all that is looked for here, wherever that is
         let inner = &self.starts[from + 1..end];
-        let (origin, last) = (inner[0], inner[inner.len() - 1]);
-        let buckets = (inner.len() * 2).next_power_of_two();
+        let (Some(&origin), Some(&last)) = (inner.first(), inner.last()) else {
+            return at | TABLE; // there is but one interval
+        };
+        let buckets = (inner.len() * BUCKETS).next_power_of_two();
         let shift = last.shift(origin, buckets);
         let first = self.slots.len();
-        let count = last.bucket(origin, shift) + 1;
-        self.slots.resize(first + count, few);
-        let at = self.tables.len() as u32;
         self.tables.push(Table {
             origin,
             last,
             shift,
-            slots: first as u32,
+            slots: (depth < DEPTH).then_some(first as u32),
             outside: [from as u32, end as u32 - 1],
         });
+        if depth == DEPTH {
+            return at | TABLE;
+        }
+        let count = last.bucket(origin, shift) + 1;
+        self.slots.resize(first + count, 0);
         // of each bucket: the interval that reaches into it, and those that begin in it
         let mut next = from + 1;
         for bucket in 0..count {
@@ -186,10 +247,7 @@ impl<T: Number> Building<'_, T> {
             let slot = self.table(begin - 1, next, depth + 1);
             self.slots[first + bucket] = slot;
         }
-        Slot {
-            first: at,
-            len: TABLE,
-        }
+        at | TABLE
     }
 }
 
@@ -199,10 +257,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn agrees<T: Number + std::fmt::Debug>(starts: &[T], probes: impl Iterator<Item = T>) {
-        let all = Intervals::new(starts.to_vec());
+        let mut all = Intervals::new(starts.to_vec());
+        all.lead((0..all.len() as u32).map(|first| Span { first, len: 1 }));
+        let begins: Vec<T> = all.cells[..all.len()]
+            .iter()
+            .map(|cell| cell.start)
+            .collect();
         for probe in probes.chain(starts.iter().copied()) {
-            let naive = all.starts.iter().rposition(|start| *start <= probe);
-            assert_eq!(Some(all.find(probe) as usize), naive, "{probe:?}");
+            let naive = begins.iter().rposition(|start| *start <= probe);
+            assert_eq!(Some(all.find(probe).first as usize), naive, "{probe:?}");
         }
     }
 
@@ -212,11 +275,8 @@ mod tests {
         let starts: Vec<u32> = crowd(0x0a00_0000).chain(crowd(0xc0a8_0000)).collect();
         agrees(&starts, crowd(0x0a00_0007).chain([0, 1, u32::MAX]));
         let all = Intervals::new(starts);
-        assert!(
-            all.slots
-                .iter()
-                .all(|slot| slot.len == TABLE || slot.len as usize <= FEW)
-        );
+        assert!(all.tables.len() > 1);
+        assert!(all.tables.iter().all(|table| table.slots.is_some()));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The workers are asked for the packet's flow, which they only look at; everything else happens
 //! here, on a copy. Nothing is counted, no token is taken, no flow begins or changes.
-//! Concurrency: any number of threads may ask; a reload waits until an answer is there.
+//! Concurrency: any number of threads may ask. Nothing is held while workers are asked: if a reload
+//! comes in between, the packet is explained by the new policy.
 
 use super::appliance::{Appliance, ReloadError};
 use super::flows::WorkerError;
@@ -13,6 +14,7 @@ use crate::dataplane::command::Found;
 use crate::pipeline::{Counters, Explanation, Pipeline};
 use crate::policy::{Compiled, Given, Narrator, PacketInWords, Policy};
 use crate::wire;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Why there is no explanation.
@@ -25,39 +27,55 @@ pub enum ExplainError {
     #[error(transparent)]
     Worker(#[from] WorkerError),
     /// A reload does not come to its end.
-    #[error("{0}")]
+    #[error("a reload does not come to its end")]
     Reload(#[from] ReloadError),
+    /// Each time that the workers had answered, the packet was in another zone by a new policy.
+    #[error("the policy changes too often to explain by")]
+    Changing,
 }
+
+/// How often a question is put.
+const TRIES: usize = 10;
 
 impl Appliance {
     /// What happens to the packet that `words` describe, and why.
     pub fn explain(&self, words: &[String]) -> Result<Explanation, ExplainError> {
-        self.with_policy(|policy, compiled| self.explain_by(policy, compiled, words))?
+        let mut known: Option<(Tuple, Option<Found>)> = None;
+        for _ in 0..TRIES {
+            let told = self.with_policy(|policy, compiled| -> Result<_, Vec<String>> {
+                let packet = PacketInWords::read(words, policy)?;
+                let found = match (asked_for(&packet, compiled), known.take()) {
+                    (None, _) => None,
+                    (Some(tuple), Some((of, found))) if of == tuple => found,
+                    (Some(tuple), _) => return Ok(ControlFlow::Continue(tuple)),
+                };
+                let told = self.explain_by(policy, compiled, packet, found);
+                Ok(ControlFlow::Break(told))
+            })?;
+            match told.map_err(ExplainError::Words)? {
+                ControlFlow::Break(told) => return Ok(told),
+                ControlFlow::Continue(tuple) => known = Some((tuple, self.find(tuple)?)),
+            }
+        }
+        Err(ExplainError::Changing)
     }
 
     fn explain_by(
         &self,
         policy: &Policy,
         compiled: &Compiled,
-        words: &[String],
-    ) -> Result<Explanation, ExplainError> {
-        let mut packet = PacketInWords::read(words, policy).map_err(ExplainError::Words)?;
+        mut packet: PacketInWords,
+        found: Option<Found>,
+    ) -> Explanation {
         let now = self.shared.clock.now();
         let present = compiled.epoch().unix_nanos(now) / 1_000_000_000;
         let at = packet.when(policy, present);
-        let data = &packet.frame;
-        let parsed = wire::parse(data, data.len());
-        let zone = compiled.zone(packet.iif, parsed.vlan);
-        let found = match (packet.given, Tuple::of(&parsed, zone)) {
-            (None, Some(tuple)) => self.find(tuple)?,
-            _ => None,
-        };
         let given = packet.given.or(found.as_ref().map(given));
         let counters = Arc::new(Counters::default());
         // for the tracker's word about a packet without a flow
         let mut pipeline = Pipeline::new(0, 16, HashKey::from_seed(1), now, counters);
         let narrator = Narrator::new(compiled, policy).at(at);
-        let asked = (data.as_slice(), packet.iif, now);
+        let asked = (packet.frame.as_slice(), packet.iif, now);
         let mut told = Explanation::of(&narrator, compiled, &mut pipeline, asked, given);
         told.assumed = packet.assumed;
         if let Some(found) = found {
@@ -69,8 +87,15 @@ impl Appliance {
             told.notes
                 .push("no flow is known to the appliance; expectations are not looked at".into());
         }
-        Ok(told)
+        told
     }
+}
+
+/// The flow that the packet may be of, unless the words say what it is to it.
+fn asked_for(packet: &PacketInWords, compiled: &Compiled) -> Option<Tuple> {
+    let parsed = wire::parse(&packet.frame, packet.frame.len());
+    let zone = compiled.zone(packet.iif, parsed.vlan);
+    Tuple::of(&parsed, zone).filter(|_| packet.given.is_none())
 }
 
 /// What a packet that fits is to its flow.

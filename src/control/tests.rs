@@ -14,6 +14,7 @@ use crate::conntrack::config::Config;
 use crate::conntrack::event::{Kind, QUEUE};
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::shard::Shard;
+use crate::dataplane::command::mailbox;
 use crate::policy::{Became, ReloadMode};
 use crate::wire::build::{Segment, frame};
 use crate::wire::{Addrs, parse};
@@ -202,6 +203,26 @@ fn reloads_under_traffic_lose_no_count() {
     assert_eq!(hits(&bed, "outbound").0, u64::from(sent));
     assert_eq!(bed.appliance.counters()[0].packets, u64::from(sent));
     assert_eq!(bed.sent() as u64, u64::from(sent));
+}
+
+/// A reload that comes while a worker is asked for the packet's flow does not wait for the answer,
+/// and the packet is then explained by the new policy.
+#[test]
+fn a_question_under_way_holds_up_no_reload() {
+    let mut bed = Bed::new(1);
+    let (sender, asked) = mailbox();
+    let appliance = Arc::get_mut(&mut bed.appliance).unwrap();
+    let worker = std::mem::replace(&mut appliance.commands[0], sender);
+    let words = ["iif=lan", "udp", "dport=53"].map(str::to_owned);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| bed.appliance.explain(&words));
+        let first = asked.recv().unwrap();
+        bed.write_policy(&RULES.replace("outbound", "outward"));
+        assert_eq!(bed.appliance.reload(None).unwrap().generation, 2);
+        worker.send(first).unwrap();
+        let told = asking.join().unwrap().unwrap();
+        assert_eq!(told.rule.as_deref(), Some("forward/outward"));
+    });
 }
 
 #[test]

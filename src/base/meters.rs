@@ -8,7 +8,7 @@
 //! place can, [`Meters::take`] refuses: memory is bounded, and nobody gets more than the limit by
 //! coming from many addresses.
 //!
-//! Life-cycle: made empty; a successor takes over what was taken. Concurrency: any number of threads,
+//! Life-cycle: made empty, shared by who limits the same. Concurrency: any number of threads,
 //! no locks; every change is one compare-and-swap. Two threads that bring a new key at the same time,
 //! while another place becomes free, may give it two. So what was taken is the sum over the line pair,
 //! a new word looks once more for others, and at no instant is more given than the burst; as the two
@@ -184,18 +184,6 @@ impl Meters {
         (key, &self.buckets[bucket as usize].0)
     }
 
-    /// Takes over what was taken from `old`, which nobody uses any longer, of the same limit under
-    /// the same secret.
-    pub fn carry_from(&self, old: &Self) {
-        for (new, old) in self.buckets.iter().zip(old.buckets.iter()) {
-            for word in old.0.iter().map(|slot| slot.load(Relaxed)) {
-                if word != 0 {
-                    carry(&new.0, word);
-                }
-            }
-        }
-    }
-
     #[inline]
     fn units(&self, nanos: u64) -> u64 {
         match self.pace {
@@ -212,27 +200,6 @@ impl Meters {
             ahead
         } else {
             0
-        }
-    }
-}
-
-/// Puts `word` into `slots`: over an earlier one of its key, or to a place that nobody had.
-fn carry(slots: &[AtomicU64; SLOTS], word: u64) {
-    for slot in slots {
-        let mut seen = slot.load(Acquire);
-        loop {
-            let same = seen & !TIME == word & !TIME;
-            if !same && seen != 0 {
-                break;
-            }
-            let later = word.wrapping_sub(seen) & TIME <= TIME / 2;
-            if same && !later {
-                return;
-            }
-            match slot.compare_exchange_weak(seen, word, AcqRel, Acquire) {
-                Ok(_) => return,
-                Err(now) => seen = now,
-            }
         }
     }
 }
@@ -324,20 +291,6 @@ mod tests {
             assert_eq!(taken(&meters, 1, SECOND, 50), 10);
             assert_eq!(taken(&meters, 1, SECOND / 2, 50), 0, "{interval}");
         }
-    }
-
-    #[test]
-    fn a_successor_goes_on() {
-        let old = meters(64, SECOND, 3);
-        assert_eq!(taken(&old, 1, 0, 2), 2);
-        assert_eq!(taken(&old, 2, 0, 9), 3);
-        let new = meters(64, SECOND, 3);
-        assert_eq!(taken(&new, 1, 0, 3), 3, "before it took over");
-        new.carry_from(&old);
-        assert_eq!(taken(&new, 1, 0, 9), 0);
-        assert_eq!(taken(&new, 2, 0, 9), 0);
-        assert_eq!(taken(&new, 3, 0, 9), 3);
-        assert_eq!(taken(&new, 2, SECOND, 9), 1);
     }
 
     #[test]

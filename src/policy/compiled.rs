@@ -190,9 +190,10 @@ impl Compiled {
         &self.epoch
     }
 
-    /// Takes over what outlives `old`, before this policy is published: its [`Compiled::epoch`], and
-    /// since when flows are to be judged anew; and flows that go by timeouts of `old` will go by the
-    /// sets of the same name, or the same content, here.
+    /// Takes over what outlives `old`, before this policy is published: its [`Compiled::epoch`],
+    /// since when flows are to be judged anew, and the buckets of the limits of unchanged rules, which
+    /// both then take from; and flows that go by timeouts of `old` will go by the sets of the same
+    /// name, or the same content, here.
     ///
     /// # Errors
     /// If that leaves too few numbers for new sets.
@@ -201,6 +202,13 @@ impl Compiled {
         self.conntrack = self.timeouts.config(&self.conntrack);
         self.epoch = Arc::clone(&old.epoch);
         self.rematched = self.rematched.max(old.rematched);
+        let limited = self.unchanged(old, |at| old.limiter(at).is_some());
+        let limited: Vec<_> = limited.collect();
+        for (at, from) in limited {
+            if let (Some(new), Some(past)) = (self.limiter_mut(at), old.limiter(from)) {
+                new.clone_from(past);
+            }
+        }
         Ok(())
     }
 
@@ -217,19 +225,31 @@ impl Compiled {
         self.timeouts.number(given, zone)
     }
 
-    /// Takes over what unchanged rules (same chain, name and text) had counted, and how empty
-    /// their limits were, and what named counters had. Call it once, when every worker has left `old`; what a worker counts
-    /// there later is lost.
+    /// Rules that did not change (same chain, name and text): where they are here, and in `old`, of
+    /// those that are `wanted` there.
+    fn unchanged(
+        &self,
+        old: &Compiled,
+        wanted: impl Fn(usize) -> bool,
+    ) -> impl Iterator<Item = (usize, usize)> {
+        let before = old.written().filter(|(_, at)| wanted(*at));
+        let before: BTreeMap<(&str, u64), usize> = before.collect();
+        let now = self.written();
+        now.filter_map(move |(rule, at)| Some((at, *before.get(&rule)?)))
+    }
+
+    /// The name and text of every rule, and where it is.
+    fn written(&self) -> impl Iterator<Item = ((&str, u64), usize)> {
+        let rules = self.rules.iter().enumerate();
+        let rules = rules.filter_map(|(at, meta)| Some((meta.as_ref()?, at)));
+        rules.map(|(meta, at)| ((meta.full_name.as_str(), meta.hash), at))
+    }
+
+    /// Takes over what unchanged rules (same chain, name and text) had counted, and what named
+    /// counters had. Call it once, when every worker has left `old`; what a worker counts there later
+    /// is lost.
     pub fn carry_from(&self, old: &Compiled) {
         let before = old.carried.lock().clone();
-        let known: BTreeMap<(&str, u64), usize> = old
-            .rules
-            .iter()
-            .enumerate()
-            .filter_map(|(at, meta)| {
-                Some(((meta.as_ref()?.full_name.as_str(), meta.as_ref()?.hash), at))
-            })
-            .collect();
         for counter in &self.named {
             let past = |past: &Named| past.name.as_str().cmp(&counter.name);
             if let Ok(at) = old.named.binary_search_by(past) {
@@ -237,16 +257,9 @@ impl Compiled {
             }
         }
         let mut carried = self.carried.lock();
-        for (at, meta) in self.rules.iter().enumerate() {
-            let Some(meta) = meta else { continue };
-            let Some(from) = known.get(&(meta.full_name.as_str(), meta.hash)).copied() else {
-                continue;
-            };
+        for (at, from) in self.unchanged(old, |_| true) {
             if let (Some(slot), Some(base)) = (carried.get_mut(at), before.get(from)) {
                 *slot = old.total(from, *base);
-            }
-            if let (Some(new), Some(past)) = (self.limiter(at), old.limiter(from)) {
-                new.carry_from(past);
             }
         }
     }
@@ -278,6 +291,11 @@ impl Compiled {
 
     fn limiter(&self, at: usize) -> Option<&Limiter> {
         self.extra(self.ops.get(at)?)?.limit.as_ref()
+    }
+
+    fn limiter_mut(&mut self, at: usize) -> Option<&mut Limiter> {
+        let extra = self.ops.get(at)?.extra;
+        self.tables.extras.get_mut(extra as usize)?.limit.as_mut()
     }
 
     /// Counts one packet of `bytes` for the operation `at`.

@@ -6,10 +6,11 @@
 //! burst allows, and then moves it on by the time between two packets. One compare-and-swap a
 //! packet that conforms, one load a packet that does not.
 //!
-//! Life-cycle: made full with its policy; an unchanged rule hands its level on at a reload.
+//! Life-cycle: made full with its policy; an unchanged rule has the buckets that it had in the policy
+//! before, so that workers which still go by that one and those which do not take from the same.
 //! Concurrency: any number of workers; a packet that loses the race tries again with the new time.
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::flow::together;
@@ -22,23 +23,23 @@ use crate::wire::parsed::Addrs;
 /// Keys of one rule that may have an open bucket at a time: 2 MiB, one huge page.
 const KEYS: usize = 1 << 18;
 
-/// The `limit` of one rule.
-#[derive(Debug)]
+/// The `limit` of one rule; a clone has the same buckets.
+#[derive(Clone, Debug)]
 pub(super) enum Limiter {
     /// All packets have one bucket.
-    Rule(Bucket),
+    Rule(Arc<Bucket>),
     /// Each of what is counted together has one; without the memory for them, nobody passes.
-    Keyed(Per, Option<Meters>),
+    Keyed(Per, Option<Arc<Meters>>),
 }
 
 impl Limiter {
     /// Full buckets.
     pub(super) fn new(limit: &Limit) -> Self {
         match limit.per {
-            Per::Rule => Limiter::Rule(Bucket::new(limit)),
+            Per::Rule => Limiter::Rule(Arc::new(Bucket::new(limit))),
             per => {
-                let meters = Meters::new(KEYS, secret(), interval(limit), limit.burst);
-                Limiter::Keyed(per, meters.ok())
+                let meters = Meters::new(KEYS, HashKey::random(), interval(limit), limit.burst);
+                Limiter::Keyed(per, meters.ok().map(Arc::new))
             }
         }
     }
@@ -67,21 +68,6 @@ impl Limiter {
             }
         }
     }
-
-    /// Takes over how empty the buckets of the same rule were in the policy before.
-    pub(super) fn carry_from(&self, old: &Limiter) {
-        match (self, old) {
-            (Limiter::Rule(new), Limiter::Rule(old)) => new.carry_from(old),
-            (Limiter::Keyed(_, Some(new)), Limiter::Keyed(_, Some(old))) => new.carry_from(old),
-            _ => {}
-        }
-    }
-}
-
-/// One for all policies of this process, so that a key keeps its place over a reload.
-fn secret() -> HashKey {
-    static SECRET: OnceLock<HashKey> = OnceLock::new();
-    *SECRET.get_or_init(HashKey::random)
 }
 
 /// Nanoseconds between two packets at the rate.
@@ -142,11 +128,6 @@ impl Bucket {
         let ahead = self.arrival.load(Relaxed).saturating_sub(now.nanos());
         ahead <= self.tolerance
     }
-
-    /// Takes over how empty the bucket of the same rule was in the policy before.
-    pub(super) fn carry_from(&self, old: &Bucket) {
-        self.arrival.fetch_max(old.arrival.load(Relaxed), Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -190,16 +171,6 @@ mod tests {
         assert_eq!(taken(&bucket, 86_399_999, 5), 0);
         assert_eq!(taken(&bucket, 86_400_000, 5), 1);
         assert_eq!(taken(&bucket, 5, 5), 0);
-    }
-
-    #[test]
-    fn a_reload_does_not_refill() {
-        let old = bucket(1, 1, 3);
-        assert_eq!(taken(&old, 1000, 9), 3);
-        let new = bucket(1, 1, 3);
-        new.carry_from(&old);
-        assert_eq!(taken(&new, 1000, 9), 0);
-        assert_eq!(taken(&new, 3000, 9), 2);
     }
 
     #[test]

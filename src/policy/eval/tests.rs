@@ -780,12 +780,43 @@ fn limits_by_address_have_a_bucket_for_each() {
     assert_eq!(count(&first, 1, 2, 3), 3);
     assert_eq!(count(&first, 2, 3, 3), 0, "the same zone");
     // a reload that leaves a rule as it is leaves its levels
-    let second = policy(&text.replace("burst 1 per", "burst 3 per"));
-    second.carry_from(&first);
+    let mut second = policy(&text.replace("burst 1 per", "burst 3 per"));
+    second.follow(&first).unwrap();
     assert_eq!(count(&second, 0x0a00_0001, 1, 1), 0);
     assert_eq!(count(&second, 0x0a00_0201, 1, 1), 2);
     assert_eq!(count(&second, 1, 7, 2), 3, "another rule now");
     assert_eq!(count(&second, 3, 4, 3), 0);
+}
+
+/// While workers leave one policy for the next, each may judge a packet by either.
+#[test]
+fn a_limit_is_one_for_the_policy_before_and_after_a_reload() {
+    let text = "chains:
+  forward:
+    rules:
+      - { name: all, limit: 1/day burst 5, proto: udp, dport: 1, action: accept }
+      - { name: each, limit: 1/day burst 5 per source, proto: udp, dport: 2, action: accept }
+";
+    let old = policy(text);
+    let mut new = policy(&text.replace(
+        "rules:\n",
+        "rules:\n      - { name: more, dport: 9, proto: tcp, action: drop }\n",
+    ));
+    let passes = |policy: &Compiled, dport| {
+        let packet = udp(1, dport);
+        policy.forward(0, &facts(&packet)).verdict == Verdict::Accept
+    };
+    for dport in [1, 2] {
+        assert!(passes(&old, dport));
+    }
+    new.follow(&old).unwrap();
+    for dport in [1, 2] {
+        let by = |n: usize| [&new, &old][n % 2];
+        let passed = (0..12).filter(|n| passes(by(*n), dport)).count();
+        assert_eq!(passed, 4, "{dport}");
+    }
+    new.carry_from(&old);
+    assert!(!passes(&new, 1) && !passes(&new, 2));
 }
 
 /// A flow of the packets here, with what the tracker knows of it.
@@ -1066,7 +1097,7 @@ fn counts_survive_a_reload_that_leaves_the_rule_unchanged() {
         }
     }
     // one rule is new, one is commented and moved, one has another action
-    let second = policy(
+    let mut second = policy(
         "chains:
   forward:
     rules:
@@ -1079,6 +1110,7 @@ fn counts_survive_a_reload_that_leaves_the_rule_unchanged() {
         action: accept
 ",
     );
+    second.follow(&first).unwrap();
     second.carry_from(&first);
     let carried = [count("forward/slow", 2, 120), count("forward/same", 5, 300)];
     let policy_count = count("forward/policy", 1, 60);

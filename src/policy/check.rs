@@ -34,6 +34,7 @@ use std::sync::Arc;
 use self::chains::{ReadChain, RulePlaces};
 pub(super) use self::flows::STATUS;
 use self::management::Managed;
+pub(super) use self::matches::MATCHES;
 use self::sets::Set;
 use self::timeouts::Profiles;
 use self::times::Clock;
@@ -51,7 +52,6 @@ pub(super) mod keys {
     pub(in crate::policy) use super::chains::RULE_KEYS as RULE;
     pub(in crate::policy) use super::flows::OF_FLOWS;
     pub(in crate::policy) use super::helpers::HELPER_KEYS as HELPER_LINE;
-    pub(in crate::policy) use super::matches::MATCHES;
 }
 
 /// A policy that may be used.

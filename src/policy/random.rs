@@ -6,6 +6,8 @@
 
 use std::fmt::Write;
 
+use super::check::MATCHES;
+use super::check::keys::OF_FLOWS;
 use super::flow::FlowFacts;
 use super::{Compiled, Facts, MAX_CONNLIMITS, PortId, RawVerdict};
 use crate::base::tally::Tally;
@@ -339,27 +341,13 @@ impl RandomPolicy<'_> {
     fn matches(&mut self, section: Section) -> bool {
         let (mut tcp_only, mut proto) = (false, false);
         let number = self.dice.pick(&[0, 1, 1, 2, 2, 3, 3, 4, 5]);
-        let mut left: Vec<&str> = vec![
-            "iif",
-            "oif",
-            "family",
-            "saddr",
-            "daddr",
-            "proto",
-            "ports",
-            "icmp-type",
-            "tcp-flags",
-            "length",
-            "fragment",
-            "dscp",
-            "vlan",
-            "ct-zone",
-            "time",
-            "limit",
-        ];
-        if section == Section::Chains {
-            left.extend(["ct", "ct", "ct-direction", "ct-mark"]);
-            left.extend(["ct-status", "ct-helper", "connlimit"]);
+        let mut left = MATCHES.to_vec();
+        match section {
+            // of them there are most
+            Section::Chains => left.push("ct"),
+            Section::Raw | Section::Helpers => {
+                left.retain(|key| *key != "ct" && !OF_FLOWS.contains(key));
+            }
         }
         for _ in 0..number {
             let key = self.dice.pick(&left);
@@ -387,7 +375,7 @@ impl RandomPolicy<'_> {
                     self.connlimits += 1;
                     CONNLIMITS
                 }
-                "proto" | "ports" if !proto => {
+                "proto" | "sport" | "dport" if !proto => {
                     proto = true;
                     let names = if key == "proto" { PROTOS } else { WITH_PORTS };
                     let names = self.dice.pick(names);
@@ -396,10 +384,7 @@ impl RandomPolicy<'_> {
                     if key == "proto" {
                         continue;
                     }
-                    let side = self.dice.pick(&["sport", "dport", "dport"]);
-                    let ports = self.dice.pick(PORT_SETS);
-                    let _ = write!(self.text, "{side}: {ports}, ");
-                    continue;
+                    PORT_SETS
                 }
                 _ => continue,
             };
@@ -701,30 +686,7 @@ mod tests {
                 }
             }
         }
-        for kind in [
-            "iif",
-            "oif",
-            "family",
-            "saddr",
-            "daddr",
-            "proto",
-            "sport",
-            "dport",
-            "icmp-type",
-            "tcp-flags",
-            "ct",
-            "ct-direction",
-            "length",
-            "fragment",
-            "dscp",
-            "vlan",
-            "ct-mark",
-            "ct-status",
-            "ct-helper",
-            "ct-zone",
-            "limit",
-            "connlimit",
-            "time",
+        let others = [
             "timeout",
             "count",
             "jump",
@@ -738,7 +700,8 @@ mod tests {
             "action: return",
             "action: notrack",
             "action: reject",
-        ] {
+        ];
+        for kind in MATCHES.into_iter().chain(others) {
             let hits = hits.get(kind).copied().unwrap_or(0);
             assert!(hits >= 20, "{kind}: {hits}");
         }

@@ -11,11 +11,11 @@ use crate::policy::model::{AddrMatch, Family, Matches, ProtoSet};
 use crate::policy::ranges::{AddrSet, U16Set};
 use crate::policy::yaml::{Kind, Node};
 
-/// Keys of a rule that are matches.
+/// Keys of a rule that are matches, in the order in which people write them: the one list of them.
 pub(in crate::policy) const MATCHES: [&str; 23] = [
+    "family",
     "iif",
     "oif",
-    "family",
     "saddr",
     "daddr",
     "proto",
@@ -23,19 +23,19 @@ pub(in crate::policy) const MATCHES: [&str; 23] = [
     "dport",
     "icmp-type",
     "tcp-flags",
-    "ct",
-    "ct-direction",
     "length",
     "fragment",
     "dscp",
     "vlan",
-    "ct-mark",
+    "ct",
+    "ct-direction",
     "ct-status",
+    "ct-mark",
     "ct-helper",
     "ct-zone",
     "time",
-    "limit",
     "connlimit",
+    "limit",
 ];
 
 /// Protocols whose ports policy can match.

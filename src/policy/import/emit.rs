@@ -4,7 +4,8 @@
 
 use super::Left;
 use super::assemble::{Chain, Layout};
-use super::rules::{Act, Cond, Item, ORDER, Rule, plain};
+use super::rules::{Act, Cond, Item, Rule, plain};
+use crate::policy::check::MATCHES;
 use crate::policy::names::parse_number;
 use std::fmt::Write;
 
@@ -200,7 +201,7 @@ fn rule(rule: &Rule) -> String {
     if let Act::Helper(helper) = &rule.act {
         fields.push(("helper", scalar(helper)));
     }
-    for key in ORDER {
+    for key in MATCHES {
         fields.extend(rule.matches.get(key).map(|cond| (key, values(key, cond))));
     }
     if let Some(prefix) = &rule.log {

@@ -279,33 +279,6 @@ impl Matches {
 /// Keys whose lists can be negated: by a set, or by listing every other port.
 const NEGATED_LISTS: [&str; 6] = ["iif", "oif", "saddr", "daddr", "sport", "dport"];
 
-/// Matches in the order in which people write them.
-pub(super) const ORDER: [&str; 23] = [
-    "family",
-    "iif",
-    "oif",
-    "saddr",
-    "daddr",
-    "proto",
-    "sport",
-    "dport",
-    "icmp-type",
-    "tcp-flags",
-    "length",
-    "fragment",
-    "dscp",
-    "vlan",
-    "ct",
-    "ct-direction",
-    "ct-status",
-    "ct-mark",
-    "ct-helper",
-    "ct-zone",
-    "time",
-    "connlimit",
-    "limit",
-];
-
 /// Longest text of a line that is shown.
 const SHOWN: usize = 240;
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use self::validator::Validator;
 use super::schema;
 use crate::conntrack::config::Config;
-use crate::policy::check::keys;
+use crate::policy::check::{MATCHES, keys};
 use crate::policy::random::{self, Dice};
 use crate::policy::{load, parse};
 
@@ -118,8 +118,8 @@ fn each_mapping_has_the_keys_that_the_checker_knows() {
         forward.into_iter().filter(|key| key != "policy").collect(),
     );
     places.insert("Chains", list(&["forward"]));
-    let rules = [&keys::RULE[..], &keys::MATCHES].concat();
-    let lines = [&keys::HELPER_LINE[..], &keys::MATCHES].concat();
+    let rules = [&keys::RULE[..], &MATCHES].concat();
+    let lines = [&keys::HELPER_LINE[..], &MATCHES].concat();
     let of_flows = [&keys::OF_FLOWS[..], &["ct"]].concat();
     let after_tracking = [&of_flows[..], &["log", "mark", "timeout", "jump", "goto"]].concat();
     let but = |keys: &[&str], not: &[&str]| {

@@ -205,8 +205,8 @@ impl<'s> Reference<'s> {
                 );
             }
         }
-        out += "\n## Values\n\nA value with `!`, `*`, `&`, `#` or a colon in front or inside stands in quotes. Numbers are \
-                decimal, or hexadecimal after `0x`.\n\n| value | is written | meaning |\n|---|---|---|\n";
+        out += "\n## Values\n\nA value with `!`, `*`, `&`, `#` or a colon in front or inside stands in quotes, and between \
+                `{ }` or `[ ]` one with a comma. Numbers are decimal, or hexadecimal after `0x`.\n\n| value | is written | meaning |\n|---|---|---|\n";
         for (name, about) in self.schema["$defs"].as_object().into_iter().flatten() {
             let Some(examples) = about["examples"].as_array() else {
                 continue;
@@ -310,7 +310,9 @@ fn words<'v>(schema: &'v Value, found: &mut Vec<&'v str>) {
 /// A value as YAML writes it on one line.
 fn flow(value: &Value) -> String {
     match value {
-        Value::String(text) if text.starts_with('!') => format!("\"{text}\""),
+        Value::String(text) if text.starts_with('!') || text.contains(',') => {
+            format!("\"{text}\"")
+        }
         Value::String(text) => text.clone(),
         Value::Array(items) => {
             let items: Vec<_> = items.iter().map(flow).collect();

@@ -20,8 +20,8 @@ use super::classify::Classifier;
 use super::flow::Scope;
 use super::limit::Limiter;
 use super::model::{
-    Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagsMatch, HelperMatch, IcmpMatch,
-    Log, MarkMatch, MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
+    Action, AddrMatch, Chain, ChainPolicy, FORWARD, Family, FlagSet, HelperMatch, IcmpMatch, Log,
+    MarkMatch, MarkValue, Matches, Policy, ProtoSet, RejectWith, Rule, StatusMatch, Zone,
 };
 use super::quick::Quick;
 use super::ranges::{AddrSet, U16Set};
@@ -172,7 +172,7 @@ pub(super) enum Pred {
     Mark(u32),
     Proto(u8),
     Protos(u32),
-    Flags(FlagsMatch),
+    Flags(u32),
     Fragment(bool),
     Dscp(u64),
     Dport(u16, u16),
@@ -205,6 +205,8 @@ pub(super) struct Tables {
     pub(super) addrs: Vec<Arc<AddrSet>>,
     pub(super) numbers: Vec<U16Set>,
     pub(super) protos: Vec<ProtoSet>,
+    /// Each once.
+    pub(super) flags: Vec<FlagSet>,
     pub(super) icmp: Vec<IcmpMatch>,
     pub(super) marks: Vec<MarkMatch>,
     pub(super) times: Vec<TimeMatch>,
@@ -318,6 +320,7 @@ struct Layout {
     named: BTreeMap<String, Vec<u32>>,
     /// Where in `tables` the sets are.
     shared: BTreeMap<*const AddrSet, u32>,
+    flags: BTreeMap<FlagSet, u32>,
 }
 
 impl Layout {
@@ -338,6 +341,7 @@ impl Layout {
             rules: Vec::new(),
             named: BTreeMap::new(),
             shared: BTreeMap::new(),
+            flags: BTreeMap::new(),
         }
     }
 
@@ -516,6 +520,11 @@ impl Layout {
 
     /// What reads the packet itself, or what changes while the flow stays in its state.
     fn varying(&mut self, m: &Matches) {
+        let flags = m.tcp_flags.map(|set| {
+            // of most policies they all fit a cache line or two
+            let sets = &mut self.tables.flags;
+            *self.flags.entry(set).or_insert_with(|| index(sets, set))
+        });
         let length = m.length.as_ref();
         let length = length.map(|set| index(&mut self.tables.numbers, set.clone()));
         let icmp = m.icmp.as_ref();
@@ -524,7 +533,7 @@ impl Layout {
         let time = time.map(|time| index(&mut self.tables.times, time.clone()));
         let flat = [
             m.status.map(Pred::Status),
-            m.tcp_flags.map(Pred::Flags),
+            flags.map(Pred::Flags),
             m.fragment.map(Pred::Fragment),
             m.dscp.map(Pred::Dscp),
             length.map(Pred::Length),

@@ -9,7 +9,7 @@ use super::PortId;
 use super::classify::Proven;
 use super::compile::{Act, Compiled, NO_EXTRA, Op, Pred, RuleId};
 use super::flow::FlowFacts;
-use super::model::{Family, FlagsMatch, IcmpMatch, MAX_JUMPS, RejectWith};
+use super::model::{Family, IcmpMatch, MAX_JUMPS, RejectWith};
 use super::quick::Brief;
 use super::ranges::AddrSet;
 use super::timeouts::ProfileId;
@@ -433,9 +433,10 @@ impl Compiled {
                 let set = tables.protos.get(set as usize);
                 is_ip(packet) && set.is_some_and(|set| set.contains(packet.proto))
             }
-            Pred::Flags(want) => packet
-                .tcp_flags()
-                .is_some_and(|flags| flags_match(want, flags)),
+            Pred::Flags(set) => packet.tcp_flags().is_some_and(|flags| {
+                let set = tables.flags.get(set as usize);
+                set.is_some_and(|set| set.contains(flags))
+            }),
             Pred::Fragment(wanted) => {
                 is_ip(packet) && (packet.fragment != Fragment::Whole) == wanted
             }
@@ -501,11 +502,6 @@ fn v4_matches(set: &AddrSet, addr: u32, negated: bool) -> bool {
 #[inline]
 fn v6_matches(set: &AddrSet, addr: u128, negated: bool) -> bool {
     (set.has_v6() || !set.has_v4()) && set.contains_v6(addr) != negated
-}
-
-#[inline]
-fn flags_match(want: FlagsMatch, flags: u8) -> bool {
-    (flags & want.mask == want.value) != want.negated
 }
 
 /// With a negation, only of the ICMP versions that the match names.

@@ -40,8 +40,8 @@ pub use flow::{Counted, FlowFacts};
 pub use limit::Bucket;
 pub use load::{MAX_FILE, load};
 pub use model::{
-    Action, AddrMatch, Bridge, Chain, ChainPolicy, ConnLimit, FORWARD, Family, FlagsMatch, Helper,
-    HelperMatch, Hugepages, IcmpMatch, IcmpType, Limit, Log, LogTo, MAX_JUMPS, MarkMatch,
+    Action, AddrMatch, Bridge, ByteSet, Chain, ChainPolicy, ConnLimit, FORWARD, Family, FlagSet,
+    Helper, HelperMatch, Hugepages, IcmpMatch, IcmpType, Limit, Log, LogTo, MAX_JUMPS, MarkMatch,
     MarkValue, Matches, Per, Policy, Port, ProtoSet, RejectWith, ReloadMode, Rule, StatusMatch,
     System, Workers, Zone, flow_status,
 };

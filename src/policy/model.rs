@@ -400,8 +400,8 @@ pub struct Matches {
     pub dport: Option<U16Set>,
     /// ICMP and ICMPv6 types.
     pub icmp: Option<IcmpMatch>,
-    /// TCP flags.
-    pub tcp_flags: Option<FlagsMatch>,
+    /// Combinations of TCP flags.
+    pub tcp_flags: Option<FlagSet>,
     /// Tracking states, one [`crate::conntrack::types::CtState::bit`] each.
     pub ct: Option<u8>,
     /// Direction in the flow.
@@ -492,19 +492,26 @@ pub struct AddrMatch {
 }
 
 /// A set of protocol numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProtoSet([u64; 4]);
+pub type ProtoSet = ByteSet;
 
-impl ProtoSet {
-    /// Adds a protocol.
-    pub fn insert(&mut self, proto: u8) {
-        self.0[usize::from(proto >> 6)] |= 1 << (proto & 63);
+/// A set of combinations of TCP flags, each as it stands in the header: whatever a match says of
+/// masks and values, it is true of so many of the 256 combinations.
+pub type FlagSet = ByteSet;
+
+/// A set of numbers from 0 to 255.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSet([u64; 4]);
+
+impl ByteSet {
+    /// Adds a number.
+    pub fn insert(&mut self, number: u8) {
+        self.0[usize::from(number >> 6)] |= 1 << (number & 63);
     }
 
-    /// Whether it holds a protocol.
+    /// Whether it holds a number.
     #[inline]
-    pub fn contains(&self, proto: u8) -> bool {
-        self.0[usize::from(proto >> 6)] >> (proto & 63) & 1 == 1
+    pub fn contains(&self, number: u8) -> bool {
+        self.0[usize::from(number >> 6)] >> (number & 63) & 1 == 1
     }
 
     /// Whether `other` holds all of them.
@@ -528,14 +535,14 @@ impl ProtoSet {
         Self(std::array::from_fn(|at| self.0[at] & other.0[at]))
     }
 
-    /// Every other protocol.
+    /// Every other number.
     pub fn complement(self) -> Self {
         Self(self.0.map(|word| !word))
     }
 
-    /// Its protocols, ascending.
+    /// Its numbers, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u8> + '_ {
-        (0..=255).filter(|proto| self.contains(*proto))
+        (0..=255).filter(|number| self.contains(*number))
     }
 }
 
@@ -557,17 +564,6 @@ pub struct IcmpType {
     pub ty: u8,
     /// Code; any, if `None`.
     pub code: Option<u8>,
-}
-
-/// Flags of which those in `mask` must be those in `value`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlagsMatch {
-    /// Flags to look at.
-    pub mask: u8,
-    /// Flags that are set among them.
-    pub value: u8,
-    /// Match TCP packets of which that is not true.
-    pub negated: bool,
 }
 
 /// A rate: `rate` packets in `period_nanos`, and `burst` at once. Counted over the whole box, for

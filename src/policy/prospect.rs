@@ -314,9 +314,11 @@ impl Compiled {
             }
             Pred::Vlan(_) => None,
             Pred::Zone(set) => Some(numbers(set).is_some_and(|set| set.contains(tuple.zone))),
-            Pred::Flags(want) if first.packet.proto == proto::TCP && want.mask & !KNOWN != 0 => {
-                let differs = (want.value ^ flags::SYN) & want.mask & KNOWN != 0;
-                differs.then_some(want.negated)
+            Pred::Flags(set) if first.packet.proto == proto::TCP => {
+                let set = self.tables.flags.get(set as usize)?;
+                let mut held = SYNS.into_iter().map(|flags| set.contains(flags));
+                let one = held.next();
+                held.all(|other| Some(other) == one).then_some(one?)
             }
             Pred::Status(want) => {
                 let status = expected_by.map_or(0, |_| flow_status::EXPECTED);
@@ -335,8 +337,16 @@ impl Compiled {
     }
 }
 
-/// The flags of which a SYN that starts a flow has only SYN. It may have any of the others.
-const KNOWN: u8 = flags::FIN | flags::SYN | flags::RST | flags::ACK;
+/// Flags that a SYN which starts a flow may have beside SYN: those above RST but ACK, any of them.
+const SYNS: [u8; 16] = {
+    let (mut all, mut at) = ([flags::SYN; 16], 0);
+    while at < 16 {
+        let (psh, others) = (at as u8 & 1, at as u8 >> 1);
+        all[at] |= psh << 3 | others << 5;
+        at += 1;
+    }
+    all
+};
 
 /// The packet that started a flow, as far as its tuple says it.
 pub(super) fn first_packet(tuple: &Tuple) -> Parsed {

@@ -106,6 +106,8 @@ const FLAGS: &[&str] = &[
     "\"fin,rst/none\"",
     "\"syn,psh/syn\"",
     "\"!ecn,cwr/ecn,cwr\"",
+    "[syn, \"rst/rst\"]",
+    "[\"fin,ack/fin\", \"fin,ack/ack\", \"syn,psh/none\"]",
 ];
 const STATES: &[&str] = &[
     "new",
@@ -359,7 +361,7 @@ impl RandomPolicy<'_> {
                 "icmp-type" => ICMP,
                 "tcp-flags" => FLAGS,
                 "length" => LENGTHS,
-                "fragment" => &["true", "false"],
+                "fragment" => &["true", "false", "[true]", "\"!true\""],
                 "dscp" => DSCPS,
                 "vlan" => VLANS,
                 "ct-zone" => ZONES,

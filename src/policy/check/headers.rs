@@ -5,9 +5,7 @@
 use super::Checker;
 use crate::conntrack::types::{CtState, proto};
 use crate::policy::MAX_KEYED_LIMITS;
-use crate::policy::model::{
-    Family, FlagsMatch, IcmpMatch, IcmpType, Limit, Matches, Per, ProtoSet,
-};
+use crate::policy::model::{Family, FlagSet, IcmpMatch, IcmpType, Limit, Matches, Per, ProtoSet};
 use crate::policy::names::{self, names, parse_number};
 use crate::policy::yaml::Node;
 
@@ -108,31 +106,38 @@ impl Checker<'_> {
         })
     }
 
-    pub(super) fn flags(&mut self, node: &Node) -> Option<FlagsMatch> {
-        let text = self.scalar(node, "`tcp-flags`")?;
-        let (negated, body) = match text.strip_prefix('!') {
-            Some(rest) => (true, rest.trim_start()),
-            None => (false, text),
-        };
-        if body == "syn" {
+    pub(super) fn flags(&mut self, node: &Node) -> Option<FlagSet> {
+        let values = self.values(node, "tcp-flags")?;
+        let wanted = self.each(&values, Self::flag_match)?;
+        let mut set = FlagSet::default();
+        let fits = |flags: &u8| wanted.iter().any(|(mask, value)| flags & mask == *value);
+        (0..=u8::MAX)
+            .filter(fits)
+            .for_each(|flags| set.insert(flags));
+        Some(if values.negated {
+            set.complement()
+        } else {
+            set
+        })
+    }
+
+    /// Reads which flags to look at, and which of them must be set.
+    fn flag_match(&mut self, node: &Node, text: &str) -> Option<(u8, u8)> {
+        if text == "syn" {
             // iptables' --syn: SYN of SYN, RST, ACK, FIN
-            return Some(FlagsMatch {
-                mask: 2 | 4 | 16 | 1,
-                value: 2,
-                negated,
-            });
+            return Some((2 | 4 | 16 | 1, 2));
         }
-        let Some((mask, value)) = body.split_once('/') else {
+        let Some((mask, value)) = text.split_once('/') else {
             let diagnostic = self.sink.error(
                 node.place,
                 format!("`tcp-flags` must be syn, \"!syn\" or mask/value, not `{text}`"),
             );
-            if body
+            if text
                 .split(',')
                 .all(|flag| names::number(names::TCP_FLAGS, flag.trim()).is_some())
             {
                 diagnostic.help(format!(
-                    "to ask that {body} be set, write \"{body}/{body}\""
+                    "to ask that {text} be set, write \"{text}/{text}\""
                 ));
             }
             return None;
@@ -143,11 +148,7 @@ impl Checker<'_> {
             self.sink.error(node.place, message);
             return None;
         }
-        Some(FlagsMatch {
-            mask,
-            value,
-            negated,
-        })
+        Some((mask, value))
     }
 
     fn flag_list(&mut self, node: &Node, text: &str) -> Option<u8> {

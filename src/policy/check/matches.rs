@@ -8,6 +8,7 @@ use super::sets::largest;
 use super::{Checker, Fields};
 use crate::conntrack::types::{Dir, proto};
 use crate::policy::model::{AddrMatch, Family, Matches, ProtoSet};
+use crate::policy::names;
 use crate::policy::ranges::{AddrSet, U16Set};
 use crate::policy::yaml::{Kind, Node};
 
@@ -41,6 +42,16 @@ pub(in crate::policy) const MATCHES: [&str; 23] = [
 /// Protocols whose ports policy can match.
 const WITH_PORTS: [u8; 4] = [proto::TCP, proto::UDP, proto::SCTP, proto::UDPLITE];
 
+/// What YAML calls true and false.
+const SWITCH: [(&str, bool); 6] = [
+    ("true", true),
+    ("false", false),
+    ("yes", true),
+    ("no", false),
+    ("on", true),
+    ("off", false),
+];
+
 /// The values of one match: any of them, or none of them.
 pub(super) struct Values<'n> {
     pub(super) negated: bool,
@@ -59,7 +70,7 @@ impl Checker<'_> {
                 .and_then(|node| self.port_mask(node, "oif")),
             family: fields.get("family").and_then(|node| {
                 let words = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
-                self.either(node, "family", words)
+                self.either(node, "family", &words)
             }),
             saddr: fields
                 .get("saddr")
@@ -80,7 +91,7 @@ impl Checker<'_> {
             ct: fields.get("ct").and_then(|node| self.states(node)),
             dir: fields.get("ct-direction").and_then(|node| {
                 let words = [("original", Dir::Original), ("reply", Dir::Reply)];
-                self.either(node, "ct-direction", words)
+                self.either(node, "ct-direction", &words)
             }),
             tcp_flags: fields.get("tcp-flags").and_then(|node| self.flags(node)),
             length: fields
@@ -88,7 +99,7 @@ impl Checker<'_> {
                 .and_then(|node| self.u16_set(node, "length", "length")),
             fragment: fields
                 .get("fragment")
-                .and_then(|node| self.boolean(node, "fragment")),
+                .and_then(|node| self.either(node, "fragment", &SWITCH)),
             dscp: fields.get("dscp").and_then(|node| self.dscp(node)),
             vlan: fields
                 .get("vlan")
@@ -189,23 +200,29 @@ impl Checker<'_> {
         read.into_iter().collect()
     }
 
-    /// Reads one of two words, or not the other.
-    fn either<T: Copy>(&mut self, node: &Node, key: &str, words: [(&str, T); 2]) -> Option<T> {
+    /// Reads one of two values by their words, or not the other.
+    fn either<T: Copy + PartialEq>(
+        &mut self,
+        node: &Node,
+        key: &str,
+        words: &[(&'static str, T)],
+    ) -> Option<T> {
         let values = self.values(node, key)?;
         let found = self.each(&values, |this, node, text| {
-            let at = words.iter().position(|(word, _)| *word == text);
-            if at.is_none() {
-                this.unknown(node.place, key, text, words.map(|(word, _)| word));
+            let value = names::number(words, text);
+            if value.is_none() {
+                this.unknown(node.place, key, text, names::names(words));
             }
-            at
+            value
         })?;
-        let at = *found.first()?;
-        if found.iter().any(|other| *other != at) {
+        let one = *found.first()?;
+        if found.iter().any(|other| *other != one) {
             let message = format!("`{key}` lists all that there is");
             self.sink.error(node.place, message);
             return None;
         }
-        Some(words[if values.negated { 1 - at } else { at }].1)
+        let mut all = words.iter().map(|(_, value)| *value);
+        all.find(|value| (*value == one) != values.negated)
     }
 
     fn port_mask(&mut self, node: &Node, key: &str) -> Option<u64> {

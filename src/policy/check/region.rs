@@ -10,8 +10,7 @@ use super::Checker;
 use crate::conntrack::types::{CtState, proto};
 use crate::policy::MAX_PORTS;
 use crate::policy::model::{
-    AddrMatch, Family, FlagsMatch, HelperMatch, IcmpMatch, IcmpType, MarkMatch, Matches, ProtoSet,
-    StatusMatch,
+    AddrMatch, Family, HelperMatch, IcmpMatch, IcmpType, MarkMatch, Matches, ProtoSet, StatusMatch,
 };
 use crate::policy::ranges::U16Set;
 
@@ -159,9 +158,7 @@ impl Region<'_> {
             && numbers_hold(&a.vlan, &b.vlan)
             && numbers_hold(&a.zone, &b.zone)
             && (a.dscp.is_none_or(|a| b.dscp.is_some_and(|b| b & !a == 0)))
-            && (a
-                .tcp_flags
-                .is_none_or(|a| b.tcp_flags.is_some_and(|b| flags_hold(a, b))))
+            && option_holds(&a.tcp_flags, &b.tcp_flags, |a, b| b.is_subset(a))
             && option_holds(&a.icmp, &b.icmp, icmp_holds)
             && option_holds(&a.mark, &b.mark, marks_hold)
             && option_holds(&a.status, &b.status, status_holds)
@@ -208,12 +205,6 @@ fn numbers_meet(a: &Option<U16Set>, b: &Option<U16Set>) -> bool {
         (Some(only), None) | (None, Some(only)) => !only.ranges().is_empty(),
         (None, None) => true,
     }
-}
-
-/// By every combination of flags.
-fn flags_hold(a: FlagsMatch, b: FlagsMatch) -> bool {
-    let is = |want: FlagsMatch, flags: u8| (flags & want.mask == want.value) != want.negated;
-    (0..=u8::MAX).all(|flags| !is(b, flags) || is(a, flags))
 }
 
 fn icmp_holds(a: &IcmpMatch, b: &IcmpMatch) -> bool {

@@ -317,7 +317,19 @@ fn bad_rules() {
         ),
         (
             "{ fragment: maybe, action: drop }",
-            "8:21 5 `fragment` must be true or false, not `maybe`",
+            "8:21 5 unknown fragment `maybe`",
+        ),
+        (
+            "{ fragment: [yes, false], action: drop }",
+            "8:21 1 `fragment` lists all that there is",
+        ),
+        (
+            "{ tcp-flags: [syn, \"!rst/rst\"], action: drop }",
+            "8:28 10 an element of a list cannot be negated",
+        ),
+        (
+            "{ tcp-flags: [syn,ack/ack,rst], action: drop }",
+            "8:35 3 `tcp-flags` must be syn, \"!syn\" or mask/value, not `rst`",
         ),
         (
             "{ dscp: 64, action: drop }",

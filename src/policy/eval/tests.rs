@@ -271,11 +271,19 @@ fn protocols_and_ports() {
             ("proto: udp, dport: \"!443\"", false),
             ("fragment: true", true),
             ("fragment: false", false),
+            ("fragment: [yes, true]", true),
+            ("fragment: \"!true\"", false),
+            ("fragment: \"!off\"", true),
         ],
     );
     table(
         &udp(1, 2),
-        &[("fragment: true", false), ("fragment: false", true)],
+        &[
+            ("fragment: true", false),
+            ("fragment: false", true),
+            ("fragment: [no]", true),
+            ("fragment: \"!true\"", true),
+        ],
     );
     let first = Parsed {
         fragment: Fragment::First,
@@ -296,6 +304,17 @@ fn protocols_and_ports() {
             ("proto: udp, dport: 2", false),
         ],
     );
+}
+
+/// Of which flags packets match.
+fn hits_of(line: &str) -> [bool; 256] {
+    let policy = policy(&format!(
+        "chains:\n  forward:\n    rules:\n      - {{ {line}, action: accept }}\n"
+    ));
+    std::array::from_fn(|flags| {
+        let packet = tcp(flags as u8);
+        policy.forward(0, &facts(&packet)).verdict == Verdict::Accept
+    })
 }
 
 #[test]
@@ -323,8 +342,17 @@ fn tcp_flags() {
             ("tcp-flags: \"fin,rst/none\"", true),
             ("tcp-flags: \"!syn,ack/syn,ack\"", false),
             ("tcp-flags: \"!fin/fin\"", true),
+            ("tcp-flags: [syn, \"syn,ack/syn,ack\"]", true),
+            ("tcp-flags: [syn, rst/rst, \"psh,urg/psh\"]", false),
+            ("tcp-flags: [\"fin,rst/none\"]", true),
         ],
     );
+    // by every combination: any of the list
+    let list = hits_of("tcp-flags: [syn, \"rst,ack/rst\", \"fin,psh,urg/fin,urg\"]");
+    let any = ["syn", "\"rst,ack/rst\"", "\"fin,psh,urg/fin,urg\""];
+    let any = any.map(|one| hits_of(&format!("tcp-flags: {one}")));
+    assert_eq!(list, std::array::from_fn(|at| any.iter().any(|of| of[at])));
+    assert_eq!(list.iter().filter(|hit| **hit).count(), 16 + 64 + 32 - 8);
     table(&udp(1, 2), &[(syn, false), (not, false)]);
 }
 

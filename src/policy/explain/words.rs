@@ -148,7 +148,12 @@ pub(super) fn value(node: &Node) -> String {
                 out.push('[');
                 for (at, item) in items.iter().enumerate() {
                     out.push_str(if at > 0 { ", " } else { "" });
-                    write(item, out);
+                    match &item.kind {
+                        Kind::Scalar(text) if text.contains(',') => {
+                            let _ = write!(out, "\"{text}\"");
+                        }
+                        _ => write(item, out),
+                    }
                 }
                 out.push(']');
             }

@@ -168,6 +168,23 @@ fn every_nft_match_becomes_ours() {
             "proto: tcp, tcp-flags: \"fin,syn/fin,syn\", action: drop",
         ),
         (
+            "tcp flags { syn, syn | ack } accept",
+            "proto: tcp, tcp-flags: [\"fin,syn,rst,psh,ack,urg,ecn,cwr/syn\", \
+             \"fin,syn,rst,psh,ack,urg,ecn,cwr/syn,ack\"], action: accept",
+        ),
+        (
+            "tcp flags & (syn | rst) == { syn, fin, rst } drop",
+            "proto: tcp, tcp-flags: [\"syn,rst/syn\", \"syn,rst/rst\"], action: drop",
+        ),
+        (
+            "tcp flags & (syn | ack) { ack } accept",
+            "proto: tcp, tcp-flags: \"syn,ack/ack\", action: accept",
+        ),
+        (
+            "tcp flags & (syn | ack) != { ack } accept",
+            "proto: tcp, tcp-flags: \"!syn,ack/ack\", action: accept",
+        ),
+        (
             "tcp dport >= 1024 accept",
             "proto: tcp, dport: 1024-65535, action: accept",
         ),

@@ -186,6 +186,8 @@ fn a_syn_has_syn_and_none_of_ack_rst_fin() {
       - { name: stray, proto: tcp, tcp-flags: \"!syn\", action: drop }
       - { name: ecn, proto: tcp, dport: 7, tcp-flags: \"syn,ecn/syn,ecn\", action: drop }
       - { name: xmas, tcp-flags: \"fin,psh,urg/fin,psh,urg\", action: drop }
+      - { name: odd, dport: 8, proto: tcp, tcp-flags: [\"syn,psh/syn,psh\", \"syn,urg/none\"], action: drop }
+      - { name: both, dport: 9, proto: tcp, tcp-flags: [\"psh/psh\", \"ack,psh/none\"], action: drop }
       - { name: web, proto: tcp, action: accept }
 ",
     );
@@ -196,6 +198,9 @@ fn a_syn_has_syn_and_none_of_ack_rst_fin() {
     };
     assert_eq!(told(&policy, &tcp(1)), "stays forward/web");
     assert_eq!(told(&policy, &tcp(7)), "unsure forward/ecn");
+    assert_eq!(told(&policy, &tcp(8)), "unsure forward/odd");
+    // whichever of them it has, one of the list holds
+    assert_eq!(told(&policy, &tcp(9)), "ends forward/both");
 }
 
 /// Over random policies and packets: what the chains decide is never what fate rules out.

@@ -472,7 +472,7 @@ pub(super) struct Headers {
     /// Its length.
     length: Option<Lengths>,
     /// Whether it came in fragments; rules see datagrams whole.
-    fragment: Option<Switch>,
+    fragment: Option<Whether>,
     /// Its code point.
     dscp: Option<CodePoints>,
     /// Its VLAN.

@@ -363,6 +363,8 @@ fn odd_forms_are_valid() {
         "name: 22, comment: 1.5, timeout: { tcp: { established: 1h } }, action: return",
         "iif: [lan, wan], oif: \"! lan\", family: \"!ipv4\", ct-direction: reply, log: yes",
         "length: [0x40-100, \"1500\"], fragment: off, action: reject",
+        "tcp-flags: [syn, \"syn , ack / syn\", rst/none], fragment: \"! yes\", action: drop",
+        "tcp-flags: \"!syn\", fragment: [true, on], action: drop",
     ] {
         let text = format!(
             "{HEAD}chains: {{ forward: {{ rules: [{{ {body} }}] }}, c: {{ rules: }}, d: {{}} }}\n"
@@ -385,6 +387,8 @@ fn wrong_values_are_not_valid() {
         "ct-helper: fpt, action: drop",
         "ct-status: asured, action: drop",
         "tcp-flags: sny, action: drop",
+        "tcp-flags: [syn, \"!syn\"], action: drop",
+        "fragment: [maybe], action: drop",
         "action: { reject: no-rout }",
         "proto: tcp, dport: 70000, action: drop",
         "limit: 5/secnd, action: drop",

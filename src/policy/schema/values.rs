@@ -112,6 +112,11 @@ values! {
         json!({ "type": "boolean" }),
         json!({ "enum": ["true", "false", "yes", "no", "on", "off"] }),
     ]);
+    /// `true` or `false`, which may stand in a list or behind `!` as other values may.
+    Whether, [true, false, "!true"] = matches(any_of(vec![
+        json!({ "type": "boolean" }),
+        words(&["true", "false", "yes", "no", "on", "off"]),
+    ]), "(true|false|yes|no|on|off)");
     /// What the policy calls something: up to 63 ASCII letters, digits, `-`, `_`, `.` and `:`.
     Name, ["web-in"] = json!({ "type": scalar(), "pattern": format!("^{NAME}$") });
     /// Any text on one line.
@@ -225,9 +230,11 @@ values! {
     /// `syn` is iptables' `--syn` (SYN set; ACK, RST and FIN clear), `"!syn"` its opposite;
     /// `"mask/value"` says which flags to look at and which of them must be set:
     /// `fin`, `syn`, `rst`, `psh`, `ack`, `urg`, `ecn`, `cwr`, with commas between them, or `none`.
-    TcpFlags, ["syn", "!syn", "syn,ack/syn,ack", "fin,rst/none"] = {
+    /// One, a list (any of them; each in quotes, for the commas), or one behind `!` (any other).
+    TcpFlags, ["syn", "!syn", "syn,ack/syn,ack", json!(["syn", "fin,rst/none"])] = {
         let list = format!(" *(none|({0})( *, *({0}))*) *", collected(TCP_FLAGS).join("|"));
-        any_of(vec![words(&["syn", "!syn"]), matching(&format!("!? *(syn|{list}/{list})"))])
+        let one = format!("(syn|{list}/{list})");
+        any_of(vec![words(&["syn", "!syn"]), matches(words(&["syn"]), &one)])
     };
     /// What a packet is to its flow: `new` (it would start one), `established` (a flow that has seen
     /// replies), `related` (expected by a helper, or an ICMP error about a flow), `invalid`,

@@ -188,7 +188,12 @@ impl Maker<'_> {
                     };
                     let four = format!("ip frag-off & 0x3fff {four} 0");
                     let kernel = [Some(four), Some(format!("exthdr frag {six}"))];
-                    Match::new("fragment", format!("fragment: {is}"), kernel)
+                    let ours = match self.random.below(3) {
+                        0 => format!("fragment: {is}"),
+                        1 => format!("fragment: [{is}]"),
+                        _ => format!("fragment: \"!{}\"", !is),
+                    };
+                    Match::new("fragment", ours, kernel)
                 }
             };
         }

@@ -73,7 +73,7 @@ pub(super) const LENGTHS: [Pair; 6] = [
     ("[40, 60, 100-1500]", "{ 40, 60, 100-1500 }"),
     ("\"!40-70\"", "!= 40-70"),
 ];
-pub(super) const FLAGS: [Pair; 7] = [
+pub(super) const FLAGS: [Pair; 11] = [
     ("syn", "& (fin | syn | rst | ack) == syn"),
     ("\"!syn\"", "& (fin | syn | rst | ack) != syn"),
     ("\"syn,ack/syn,ack\"", "& (syn | ack) == syn | ack"),
@@ -81,6 +81,16 @@ pub(super) const FLAGS: [Pair; 7] = [
     ("\"fin,rst/none\"", "& (fin | rst) == 0x0"),
     ("\"!ack/ack\"", "& ack != ack"),
     ("\"rst,fin/fin\"", "& (rst | fin) == fin"),
+    (
+        "[syn, \"fin,syn,rst,ack/syn,ack\"]",
+        "& (fin | syn | rst | ack) == { syn, syn | ack }",
+    ),
+    (
+        "[\"psh,ack/ack\", \"psh,ack/none\", \"psh,ack/psh\"]",
+        "& (psh | ack) == { ack, 0x0, psh }",
+    ),
+    ("[\"fin/fin\", \"rst/rst\"]", "& (fin | rst) != 0x0"),
+    ("[\"syn/none\", \"ack/ack\"]", "& (syn | ack) != syn"),
 ];
 pub(super) const PROTOS: [Pair; 8] = [
     ("tcp", "tcp"),

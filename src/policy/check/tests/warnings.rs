@@ -74,6 +74,11 @@ fn shadowed_rules_are_told_with_what_shadows_them() {
             redundant("drop"),
         ),
         (
+            "tcp-flags: [syn, \"rst/rst\", \"fin/fin\"], action: drop",
+            "proto: tcp, tcp-flags: [\"rst,ack/rst\", \"syn,fin/fin\"], action: drop",
+            redundant("drop"),
+        ),
+        (
             "family: ipv4, action: drop",
             "saddr: 10.1.2.3, action: drop",
             redundant("drop"),
@@ -121,6 +126,11 @@ fn shadowed_rules_are_told_with_what_shadows_them() {
         (
             "fragment: true, action: drop",
             "fragment: yes, ct: new, action: drop",
+            redundant("drop"),
+        ),
+        (
+            "fragment: \"!false\", action: drop",
+            "fragment: [true], ct: new, action: drop",
             redundant("drop"),
         ),
     ] {
@@ -173,6 +183,10 @@ fn what_gets_past_an_earlier_rule_is_not_shadowed() {
         (
             "tcp-flags: syn, action: drop",
             "tcp-flags: \"syn/syn\", action: drop",
+        ),
+        (
+            "tcp-flags: [\"syn,ack/syn\", \"syn,ack/ack\"], action: drop",
+            "tcp-flags: [\"syn,fin/syn\", \"syn,ack/ack\"], action: drop",
         ),
         (
             "ct-helper: \"!ftp\", action: drop",

@@ -151,44 +151,69 @@ pub(super) fn verdicts(block: &[Word]) -> Read<Vec<(String, Vec<String>)>> {
     Ok(out)
 }
 
-/// Reads what follows `tcp flags`: whether the match is negated, and its mask and value.
-pub(super) fn flags(words: &mut Words<'_>) -> Read<(bool, String)> {
-    let bits = |words: &mut Words<'_>| -> Read<u8> {
-        let list = words.list(&[",", "|"])?;
-        list.iter()
-            .try_fold(0u8, |all, word| match parse_number(word) {
-                Some(number) => Ok(all | u8::try_from(number).map_err(|_| "not flags of TCP")?),
-                None => Ok(all | words::flags(word, ',')?),
-            })
-    };
-    if words.peek("{") || words.peek("vmap") {
-        return Err("a list of combinations of TCP flags".into());
+/// Reads what follows `tcp flags`: whether the match is negated, and values of `tcp-flags`, any of
+/// which matches.
+pub(super) fn flags(words: &mut Words<'_>) -> Read<(bool, Vec<String>)> {
+    if words.peek("vmap") {
+        return Err("a map of combinations of TCP flags".into());
     }
+    let one = |negated, mask, value| Ok((negated, vec![words::flag_match(mask, value)?]));
     if words.take("!") {
-        return Ok((false, words::flag_match(bits(words)?, 0)?));
+        return one(false, bits(words)?, 0);
     }
-    if words.take_any(&["&", "and"]) {
-        let mask = bits(words)?;
-        let negated = words.take("!=");
-        if !negated && !words.take("==") {
-            return Err("flags of TCP are masked, and not compared".into());
-        }
-        return Ok((negated, words::flag_match(mask, bits(words)?)?));
-    }
+    let masked = words.take_any(&["&", "and"]);
+    let mask = if masked { bits(words)? } else { 0xff };
     let negated = words.take("!=");
-    let exact = negated || words.take("==");
-    let value = bits(words)?;
-    if words.take("/") {
-        return Ok((negated, words::flag_match(bits(words)?, value)?));
+    let compared = negated || words.take("==");
+    if words.peek("{") {
+        return Ok((negated, combinations(mask, words.block()?)?));
     }
-    if exact {
-        return Ok((negated, words::flag_match(0xff, value)?));
+    if masked && !compared {
+        return Err("flags of TCP are masked, and not compared".into());
+    }
+    let value = bits(words)?;
+    if !masked && words.take("/") {
+        return one(negated, bits(words)?, value);
+    }
+    if compared {
+        return one(negated, mask, value);
     }
     // any of them
-    Ok(match value.count_ones() {
-        1 => (false, words::flag_match(value, value)?),
-        _ => (true, words::flag_match(value, 0)?),
-    })
+    match value.count_ones() {
+        1 => one(false, value, value),
+        _ => one(true, value, 0),
+    }
+}
+
+/// Reads TCP flags that are set together.
+fn bits(words: &mut Words<'_>) -> Read<u8> {
+    let list = words.list(&[",", "|"])?;
+    let bits = |word: &String| match parse_number(word) {
+        Some(number) => u8::try_from(number).map_err(|_| "not flags of TCP".into()),
+        None => words::flags(word, ','),
+    };
+    list.iter().try_fold(0, |all, word| Ok(all | bits(word)?))
+}
+
+/// The elements of a set of combinations of the flags of `mask`, as values of `tcp-flags`.
+fn combinations(mask: u8, block: &[Word]) -> Read<Vec<String>> {
+    let inner = block.get(1..block.len().saturating_sub(1));
+    let parts = inner.unwrap_or_default().split(|word| word.is(","));
+    let mut never = "the list is empty".into();
+    let mut out = Vec::new();
+    for part in parts.filter(|part| !part.is_empty()) {
+        let mut words = Words::new(part);
+        let value = bits(&mut words)?;
+        if words.next().is_some() {
+            return Err("an element that is not understood".into());
+        }
+        match words::flag_match(mask, value) {
+            Ok(text) => out.push(text),
+            // others may match
+            Err(why) => never = why,
+        }
+    }
+    if out.is_empty() { Err(never) } else { Ok(out) }
 }
 
 /// Ranges of numbers up to 65535 that a comparison means.

@@ -323,7 +323,7 @@ impl Reader<'_, '_> {
             "dport" => self.values("dport", |text| words::ports(text, '-')),
             "flags" if proto == "tcp" => {
                 let (negated, flags) = expr::flags(&mut self.words)?;
-                self.rule.matches.add("tcp-flags", negated, vec![flags])
+                self.rule.matches.add("tcp-flags", negated, flags)
             }
             field => Err(format!("`{proto} {field}` is not matched here").into()),
         }

@@ -314,6 +314,7 @@ fn files_that_are_no_policy_hold_up_nobody() {
         .collect();
     fs::write(path("bomb"), format!("b0: &b0 x\n{bombs}{head}")).unwrap();
     fs::write(path("deep"), "[".repeat(1 << 20)).unwrap();
+    fs::write(path("small"), format!("[{}]", "a,".repeat(15 << 20))).unwrap();
     fs::write(path("list"), "10.0.0.1\n").unwrap();
     let listed = head.replace("chains:", "sets: { l: { file: list } }\nchains:");
     fs::write(path("listed"), &listed).unwrap();
@@ -323,9 +324,10 @@ fn files_that_are_no_policy_hold_up_nobody() {
     for (name, why) in [
         ("folder", "it is a directory, not a file"),
         ("pipe", "it is a pipe, not a file"),
-        ("large", "it is larger than 64 MiB"),
+        ("large", "it is larger than 32 MiB"),
         ("bomb", "not valid YAML"),
         ("deep", "not valid YAML"),
+        ("small", "more than 2500000 keys and values in one policy"),
         ("listed", "cannot read `list`"),
         ("gone", "No such file"),
     ] {

@@ -122,6 +122,7 @@ pub(super) fn parse_with(
         known,
         connlimits: 0,
         keyed_limits: 0,
+        rule_count: 0,
         files,
         file_room: files::MAX_BYTES,
         range_room: Some(sets::MAX_RANGES),
@@ -181,6 +182,8 @@ struct Checker<'a> {
     connlimits: usize,
     /// Rules with a `limit` by address or zone so far.
     keyed_limits: usize,
+    /// Rules and chains so far.
+    rule_count: usize,
     /// Sets of timeouts.
     profiles: Profiles,
     /// Its time zone, once something asks for it.
@@ -369,6 +372,9 @@ impl Checker<'_> {
         let entries = self.entries(node, what)?;
         for (key, value) in entries {
             let name = key.text.as_str();
+            if self.sink.is_full() {
+                break;
+            }
             if !keys.contains(&name) {
                 self.sink
                     .error(key.place, format!("unknown key `{name}` in {what}"))

@@ -39,6 +39,9 @@ pub struct Diagnostic {
     place: Place,
     #[serde(skip)]
     elsewhere: Option<Box<Elsewhere>>,
+    /// Whether to look for what may have been meant.
+    #[serde(skip)]
+    guesses: bool,
 }
 
 /// A line of another file than the policy's.
@@ -71,9 +74,19 @@ pub(super) struct Sink<'a> {
     text: &'a str,
     line_starts: Vec<usize>,
     list: Vec<Diagnostic>,
+    /// How many errors and warnings there were.
+    found: [usize; 2],
+    /// What is found beyond [`MOST`].
+    beyond: Diagnostic,
     /// Offset and column of the last place: many may be in one long line.
     last: (usize, u32),
 }
+
+/// Most errors that are told, and most warnings.
+const MOST: usize = 50_000;
+
+/// So many of them, the first, say what may have been meant: a word is compared with many names.
+const GUESSED: usize = 1000;
 
 impl<'a> Sink<'a> {
     pub(super) fn new(text: &'a str) -> Self {
@@ -89,6 +102,8 @@ impl<'a> Sink<'a> {
             text,
             line_starts,
             list: Vec::new(),
+            found: [0; 2],
+            beyond: Diagnostic::about_file(String::new(), None),
             last: (0, 1),
         }
     }
@@ -119,9 +134,12 @@ impl<'a> Sink<'a> {
 
     /// Whether anything is wrong so far.
     pub(super) fn has_errors(&self) -> bool {
-        self.list
-            .iter()
-            .any(|found| found.severity == Severity::Error)
+        self.found[Severity::Error as usize] > 0
+    }
+
+    /// Whether there are so many errors that none is told any more: no need to look for others.
+    pub(super) fn is_full(&self) -> bool {
+        self.found[Severity::Error as usize] > MOST
     }
 
     /// The line, counted from 1, that `place` begins in.
@@ -138,6 +156,17 @@ impl<'a> Sink<'a> {
     }
 
     fn add(&mut self, severity: Severity, place: Place, message: String) -> &mut Diagnostic {
+        let found = &mut self.found[severity as usize];
+        *found += 1;
+        if *found > MOST + 1 {
+            return &mut self.beyond;
+        }
+        let guesses = *found <= GUESSED;
+        let message = match (*found > MOST, severity) {
+            (false, _) => message,
+            (true, Severity::Error) => format!("more than {MOST} errors, the rest is not told"),
+            (true, Severity::Warning) => format!("more than {MOST} warnings, the rest is not told"),
+        };
         let line = self.line(place);
         let start = self.line_starts[line as usize - 1];
         // on from the last place where that is nearer
@@ -157,6 +186,7 @@ impl<'a> Sink<'a> {
             help: None,
             place,
             elsewhere: None,
+            guesses,
         });
         let last = self.list.len() - 1;
         &mut self.list[last]
@@ -181,6 +211,7 @@ impl Diagnostic {
             help,
             place: Place::default(),
             elsewhere: None,
+            guesses: false,
         }
     }
 
@@ -200,7 +231,7 @@ impl Diagnostic {
         word: &str,
         candidates: impl IntoIterator<Item = &'c str>,
     ) -> &mut Self {
-        if let Some(near) = nearest(word, candidates) {
+        if let Some(near) = self.guesses.then(|| nearest(word, candidates)).flatten() {
             self.help = Some(format!("did you mean `{near}`?"));
         }
         self

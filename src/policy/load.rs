@@ -14,8 +14,11 @@ use super::check::{Checked, parse_with};
 use super::diagnostic::{Diagnostic, PolicyErrors};
 use crate::helpers::INFOS;
 
-/// Largest policy file, and largest file of a set.
-pub const MAX_FILE: u64 = 64 << 20;
+/// Largest policy file: 100,000 rules of 300 bytes each. What needs more room is addresses, and they
+/// may stand in files of their own.
+pub const MAX_POLICY: u64 = 32 << 20;
+/// Largest file of a set.
+const MAX_SET: u64 = 64 << 20;
 
 /// Reads the policy in the file at `path`. Files of sets are looked for in its folder.
 pub fn load(path: &Path) -> Result<Checked, PolicyErrors> {
@@ -24,10 +27,13 @@ pub fn load(path: &Path) -> Result<Checked, PolicyErrors> {
         let about = Diagnostic::about_file(message, None);
         PolicyErrors::new(&name, "", vec![about])
     };
-    let bytes = read(path).map_err(|why| refuse(format!("cannot read {name}: {why}")))?;
+    let bytes = read(path, MAX_POLICY);
+    let bytes = bytes.map_err(|why| refuse(format!("cannot read {name}: {why}")))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse_with(&name, text, &INFOS, &|file| read(&folder.join(file))),
+        Ok(text) => parse_with(&name, text, &INFOS, &|file| {
+            read(&folder.join(file), MAX_SET)
+        }),
         Err(error) => {
             let before = &bytes[..error.valid_up_to()];
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -36,21 +42,21 @@ pub fn load(path: &Path) -> Result<Checked, PolicyErrors> {
     }
 }
 
-/// The content of the regular file at `path`, or why there is none.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let too_large = || format!("it is larger than {} MiB", MAX_FILE >> 20);
+/// The content of the regular file at `path`, of at most `most` bytes, or why there is none.
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let too_large = || format!("it is larger than {} MiB", most >> 20);
     let mut file = open(path)?;
     let before = file.metadata().map_err(|error| error.to_string())?;
     regular(&before)?;
-    if before.len() > MAX_FILE {
+    if before.len() > most {
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(before.len() as usize + 1);
-    let limited = (&mut file).take(MAX_FILE + 1);
+    let limited = (&mut file).take(most + 1);
     { limited }
         .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_FILE {
+    if bytes.len() as u64 > most {
         return Err(too_large());
     }
     // half of it from before a change and half from after would be neither

@@ -38,7 +38,7 @@ pub use eval::{Decision, Facts, RawVerdict, Steps, Trail, Verdict};
 pub use explain::{Given, Narrator, PacketInWords, Step, tcp_flag_names};
 pub use flow::{Counted, FlowFacts};
 pub use limit::Bucket;
-pub use load::{MAX_FILE, load};
+pub use load::{MAX_POLICY, load};
 pub use model::{
     Action, AddrMatch, Bridge, ByteSet, Chain, ChainPolicy, ConnLimit, FORWARD, Family, FlagSet,
     Helper, HelperMatch, Hugepages, IcmpMatch, IcmpType, Limit, Log, LogTo, MAX_JUMPS, MarkMatch,

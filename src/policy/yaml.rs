@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_yaml::budget::BudgetBreach;
 use serde_yaml::options::DuplicateKeyPolicy;
 use serde_yaml::{Error, Location, Spanned};
 
@@ -59,21 +60,26 @@ impl Node {
 /// Deepest nesting; no policy needs a quarter of it.
 const MAX_DEPTH: usize = 64;
 
-/// Most values and keys: a policy of 100,000 rules of common size has half of it. More would take
+/// Most values and keys: 100,000 rules of twelve keys each have as many. More would take time and
 /// memory that a box has better use for.
-const MAX_NODES: usize = 3_000_000;
+const MAX_NODES: usize = 2_500_000;
+
+/// Longest text that is read once more for what stands beside a duplicate key.
+const READ_TWICE: usize = 1 << 20;
 
 /// Most values that aliases may stand for, however often they are repeated.
 const MAX_ALIASED: usize = 100_000;
 
 /// Reads `text`; what is wrong with it as YAML goes to `sink`. After a duplicate key the rest of
-/// the file can still be read (with its first value), after any other error nothing can.
+/// a text that is not long can still be read (with its first value), after any other error nothing
+/// can.
 pub(super) fn read(text: &str, sink: &mut Sink<'_>) -> Option<Node> {
     match parse(text, DuplicateKeyPolicy::Error) {
         Ok(root) => Some(node(root, text)),
         Err(error) => {
             report(&error, text, sink);
-            matches!(error.without_snippet(), Error::DuplicateMappingKey { .. })
+            let duplicate = matches!(error.without_snippet(), Error::DuplicateMappingKey { .. });
+            (duplicate && text.len() <= READ_TWICE)
                 .then(|| parse(text, DuplicateKeyPolicy::FirstWins).ok())
                 .flatten()
                 .map(|root| node(root, text))
@@ -81,7 +87,7 @@ pub(super) fn read(text: &str, sink: &mut Sink<'_>) -> Option<Node> {
     }
 }
 
-fn parse(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Spanned<Raw>, Error> {
+fn parse(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Raw, Error> {
     let options = serde_yaml::options! {
         budget: serde_yaml::budget! {
             max_depth: MAX_DEPTH,
@@ -113,6 +119,16 @@ fn report(error: &Error, text: &str, sink: &mut Sink<'_>) {
                 at,
                 format!("duplicate key `{}`", key.as_deref().unwrap_or("?")),
             );
+        }
+        Error::Budget {
+            breach: BudgetBreach::Nodes { .. },
+            ..
+        } => {
+            sink.error(
+                at,
+                format!("more than {MAX_NODES} keys and values in one policy"),
+            )
+            .help("long lists of addresses or ports can stand in files: `sets: { name: { file: list } }`");
         }
         error => {
             let message = error.to_string();
@@ -165,30 +181,25 @@ fn error_place(location: Location, text: &str) -> Place {
     }
 }
 
-fn node(raw: Spanned<Raw>, text: &str) -> Node {
-    // a value behind an alias is shown where it is written
-    let at = place(raw.defined);
+fn node(raw: Raw, text: &str) -> Node {
+    let at = raw.place;
     let source = || text.get(at.offset..at.offset + at.len).unwrap_or_default();
     let kind = match raw.value {
-        Raw::Null => Kind::Null,
-        Raw::Plain(value) => Kind::Scalar(match source() {
+        Value::Null => Kind::Null,
+        Value::Plain(value) => Kind::Scalar(match source() {
             "" => value,
             written => written.trim().to_owned(),
         }),
-        Raw::Text(value) => Kind::Scalar(value),
-        Raw::List(items) => Kind::List(items.into_iter().map(|item| node(item, text)).collect()),
-        Raw::Map(entries) => Kind::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| {
-                    let key = Key {
-                        place: place(key.defined),
-                        text: key.value,
-                    };
-                    (key, node(value, text))
-                })
-                .collect(),
-        ),
+        Value::Text(value) => Kind::Scalar(value),
+        Value::List(items) => Kind::List(items.into_iter().map(|item| node(item, text)).collect()),
+        Value::Map(entries) => {
+            let entries = entries.into_iter();
+            Kind::Map(
+                entries
+                    .map(|(key, value)| (key, node(value, text)))
+                    .collect(),
+            )
+        }
     };
     let len = match kind {
         Kind::Null => 0,
@@ -201,73 +212,102 @@ fn node(raw: Spanned<Raw>, text: &str) -> Node {
     }
 }
 
-/// The tree as the deserialiser sees it.
-enum Raw {
+/// The tree as the deserialiser sees it. Of places it keeps no more than a [`Node`] does: there may
+/// be millions.
+struct Raw {
+    place: Place,
+    value: Value,
+}
+
+enum Value {
     Null,
     /// YAML took it for a number or a boolean; the text in the file counts.
     Plain(String),
     Text(String),
-    List(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+    List(Vec<Raw>),
+    Map(Vec<(Key, Raw)>),
 }
 
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
+        let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self {
+            // a value behind an alias is shown where it is written
+            place: place(spanned.defined),
+            value: spanned.value,
+        })
     }
 }
 
-struct RawVisitor;
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<String>::deserialize(deserializer)?;
+        Ok(Self {
+            place: place(spanned.defined),
+            text: spanned.value,
+        })
+    }
+}
 
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a YAML value")
     }
 
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-        Ok(Raw::Plain(value.to_string()))
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Plain(value.to_string()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-        Ok(Raw::Plain(value.to_string()))
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Plain(value.to_string()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-        Ok(Raw::Plain(value.to_string()))
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Plain(value.to_string()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-        Ok(Raw::Plain(value.to_string()))
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Plain(value.to_string()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-        Ok(Raw::Text(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Raw, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = seq.next_element()? {
             items.push(item);
         }
-        Ok(Raw::List(items))
+        items.shrink_to_fit();
+        Ok(Value::List(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Raw::Map(entries))
+        entries.shrink_to_fit();
+        Ok(Value::Map(entries))
     }
 }
 

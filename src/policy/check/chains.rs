@@ -20,6 +20,9 @@ pub(in crate::policy) const RULE_KEYS: [&str; 9] = [
     "name", "comment", "action", "jump", "goto", "log", "mark", "count", "timeout",
 ];
 
+/// Most rules and chains of one policy: each takes some hundred bytes, whatever it says.
+const MAX_RULES: usize = 250_000;
+
 /// Keys that the language has, and this version does not.
 const LATER: [&str; 3] = ["quota", "meta", "queue"];
 
@@ -65,8 +68,14 @@ impl Checker<'_> {
         let Some(entries) = self.entries(node, "`chains`") else {
             return Vec::new();
         };
+        if !self.rules_fit(node.place, entries.len()) {
+            return Vec::new();
+        }
         let mut chains = Vec::new();
         for (key, value) in entries {
+            if self.sink.is_full() {
+                break;
+            }
             let forward = key.text == FORWARD;
             self.name(key.place, "chain", &key.text);
             let section = match key.text.as_str() {
@@ -127,15 +136,34 @@ impl Checker<'_> {
         chains
     }
 
+    /// Whether there is room for so many rules or chains more; reports it once if not.
+    fn rules_fit(&mut self, place: Place, more: usize) -> bool {
+        let before = self.rule_count;
+        self.rule_count = before.saturating_add(more);
+        let fits = self.rule_count <= MAX_RULES;
+        if !fits && before <= MAX_RULES {
+            let message = format!("more than {MAX_RULES} rules and chains in one policy");
+            self.sink.error(place, message);
+        }
+        fits
+    }
+
     pub(super) fn rules(
         &mut self,
         items: &[Node],
         chain: &str,
         stage: Stage,
     ) -> Vec<(Rule, RulePlaces)> {
+        let first = items.first();
+        if first.is_some_and(|first| !self.rules_fit(first.place, items.len())) {
+            return Vec::new();
+        }
         let mut rules: Vec<(Rule, RulePlaces)> = Vec::with_capacity(items.len());
         let mut lines = BTreeMap::new();
         for (at, item) in items.iter().enumerate() {
+            if self.sink.is_full() {
+                break;
+            }
             let Some((rule, places)) = self.rule(item, at + 1, stage) else {
                 continue;
             };
@@ -170,6 +198,9 @@ impl Checker<'_> {
         }
         for (key, value) in entries {
             let name = key.text.as_str();
+            if self.sink.is_full() {
+                break;
+            }
             if !known.contains(&name) {
                 self.sink
                     .error(key.place, format!("unknown key `{name}` in {what}"))

@@ -192,12 +192,14 @@ impl Checker<'_> {
         values: &Values<'_>,
         mut read: impl FnMut(&mut Self, &Node, &str) -> Option<T>,
     ) -> Option<Vec<T>> {
-        let read: Vec<_> = values
-            .items
-            .iter()
-            .map(|(node, text)| read(self, node, text))
-            .collect();
-        read.into_iter().collect()
+        let mut all = Vec::with_capacity(values.items.len());
+        for (node, text) in &values.items {
+            all.extend(read(self, node, text));
+            if self.sink.is_full() {
+                return None;
+            }
+        }
+        (all.len() == values.items.len()).then_some(all)
     }
 
     /// Reads one of two values by their words, or not the other.

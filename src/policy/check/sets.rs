@@ -165,6 +165,9 @@ impl Checker<'_> {
     pub(super) fn read_sets(&mut self, node: &Node) {
         let mut drafts = BTreeMap::new();
         for (key, value) in self.entries(node, "`sets`").unwrap_or_default() {
+            if self.sink.is_full() {
+                break;
+            }
             self.name(key.place, "set", &key.text);
             let draft = self.draft(&key.text, value);
             drafts.insert(key.text.as_str(), draft);
@@ -243,7 +246,7 @@ impl Checker<'_> {
         }
         for item in entries {
             let mixed = self.entry(name, item, &mut draft);
-            if mixed.is_break() {
+            if mixed.is_break() || self.sink.is_full() {
                 break;
             }
         }

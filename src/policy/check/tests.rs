@@ -14,7 +14,7 @@ use super::*;
 use crate::base::time::Span;
 use crate::conntrack::config::Config;
 use crate::conntrack::types::{Dir, TcpState, proto};
-use crate::policy::load::{MAX_FILE, load};
+use crate::policy::load::{MAX_POLICY, load};
 use crate::policy::model::{
     Action, Family, Hugepages, LogTo, MarkMatch, MarkValue, Per, RejectWith, Workers,
 };
@@ -1123,7 +1123,7 @@ fn files_that_cannot_be_read() {
     let (large, binary, good) = (dir.join("large"), dir.join("binary"), dir.join("good"));
     // a thousand times the limit, and a file without a block on the disk
     let sparse = std::fs::File::create(&large).unwrap();
-    sparse.set_len(MAX_FILE * 1000).unwrap();
+    sparse.set_len(MAX_POLICY * 1000).unwrap();
     std::fs::write(&binary, b"a: 1\nb: \xff\n").unwrap();
     std::fs::write(
         &good,
@@ -1132,7 +1132,7 @@ fn files_that_cannot_be_read() {
     .unwrap();
     assert!(message(&dir.join("none")).contains("No such file"));
     assert!(message(&dir).ends_with("it is a directory, not a file"));
-    assert!(message(&large).ends_with("it is larger than 64 MiB"));
+    assert!(message(&large).ends_with("it is larger than 32 MiB"));
     assert!(message(Path::new("/dev/null")).ends_with("it is a device, not a file"));
     assert!(message(&binary).ends_with("is not UTF-8 text (line 2)"));
     assert_eq!(load(&good).unwrap().model.ports.len(), 2);

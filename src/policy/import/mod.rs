@@ -92,8 +92,8 @@ pub struct Imported {
     pub notes: Vec<Left>,
 }
 
-/// Largest rule set that is read, as [`super::MAX_FILE`] for policies.
-pub const MAX_RULE_SET: usize = super::MAX_FILE as usize;
+/// Largest rule set that is read; of a policy it is [`super::MAX_POLICY`].
+pub const MAX_RULE_SET: usize = 64 << 20;
 
 /// Imports the rule set in `text`; `name` is what the policy's head calls it.
 pub fn import(name: &str, text: &str, language: Language, hook: Hook) -> Imported {

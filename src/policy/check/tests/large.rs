@@ -87,6 +87,41 @@ fn many_mistakes() {
     assert!(rendered.contains(shown), "{rendered}");
 }
 
+/// What would take long to read, or much memory, and says little.
+#[test]
+fn more_of_anything_than_a_policy_needs_is_refused() {
+    let told = |what: &str, text: String| {
+        let errors = quickly(what, || check("x", &text)).unwrap_err();
+        let mut told = errors.iter().map(|d| d.message.clone());
+        let last = told.rfind(|message| message.starts_with("more than"));
+        (errors.errors(), last.unwrap_or_default())
+    };
+    let ports = "version: 1\nports: { a: { device: x } }\n";
+    let sets = |entries: String| format!("{ports}sets: {{ s: [{entries}] }}\n");
+    let rules = |rules: String| format!("{HEAD}chains:\n  forward:\n    rules:\n{rules}");
+    let one = |message: &str| (1, message.to_owned());
+    let nodes = one("more than 2500000 keys and values in one policy");
+    for small in ["1,", "[],", "{a: b},"] {
+        assert_eq!(told("nodes", sets(small.repeat(2_600_000))), nodes);
+    }
+    let many = one("more than 250000 rules and chains in one policy");
+    assert_eq!(told("rules", rules("    - {}\n".repeat(250_000))), many);
+    let chains: String = (0..250_000).map(|n| format!("  c{n}:\n")).collect();
+    let (count, last) = told("chains", rules(chains));
+    assert_eq!((count, last), many);
+    let errors = (
+        50_001,
+        "more than 50000 errors, the rest is not told".into(),
+    );
+    assert_eq!(told("entries", sets("x y,".repeat(1_000_000))), errors);
+    let keys: String = (0..500_000).map(|n| format!("k{n}: 1\n")).collect();
+    assert_eq!(told("keys", format!("{HEAD}{keys}")), errors);
+    let list = format!("      - {{ saddr: [{}] }}\n", "x,".repeat(1_000_000));
+    assert_eq!(told("a list", rules(list)), errors);
+    let mistakes = "      - { dscp: 99, a: b }\n".repeat(200_000);
+    assert_eq!(told("mistakes", rules(mistakes)), errors);
+}
+
 #[test]
 fn aliases_multiply_only_so_far() {
     // a rule that is written once and repeated is as good as written often

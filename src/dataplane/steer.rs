@@ -38,9 +38,10 @@ impl Steer {
         self.pick(hash)
     }
 
-    /// Who puts the datagram with this fragment together.
+    /// Who puts the datagram with this fragment together: one worker for all datagrams between two
+    /// hosts, or those of one flow could overtake each other on their ways over several.
     pub fn collector(&self, key: &FragmentKey) -> usize {
-        self.pick(key.hash(&self.secret))
+        self.pick(key.path_hash(&self.secret))
     }
 
     #[inline]

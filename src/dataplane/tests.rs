@@ -22,6 +22,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 
 mod fragments;
+mod order;
 
 const LAN: PortId = PortId(0);
 const WAN: PortId = PortId(1);
@@ -59,7 +60,11 @@ struct Rig {
 
 impl Rig {
     fn new(workers: usize) -> Self {
-        let checked = policy::parse("test", POLICY).unwrap_or_else(|e| panic!("{e}"));
+        Self::under(workers, POLICY)
+    }
+
+    fn under(workers: usize, policy: &str) -> Self {
+        let checked = policy::parse("test", policy).unwrap_or_else(|e| panic!("{e}"));
         let compiled = policy::compile(&checked.model, 1, workers);
         let limit = compiled.conntrack().max / workers as u32;
         let (domain, readers) = Domain::new(workers);
@@ -90,7 +95,8 @@ impl Rig {
                     log: log.clone(),
                     reader,
                     shared: shared.clone(),
-                    idle: Idle::Spin,
+                    // Only threads idle: there are more of them than cores.
+                    idle: Idle::Yield,
                 })
             })
             .collect();

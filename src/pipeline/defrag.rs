@@ -102,6 +102,12 @@ impl FragmentKey {
         matches!(self.addrs, Addrs::V6 { .. })
     }
 
+    /// The hash of what all datagrams from one host to another have in common, of one protocol where
+    /// fragments tell.
+    pub fn path_hash(&self, secret: &HashKey) -> u64 {
+        Self { id: 0, ..*self }.hash(secret)
+    }
+
     /// Its hash under `secret`.
     pub fn hash(&self, secret: &HashKey) -> u64 {
         let place = u64::from(self.vlan) | u64::from(self.proto) << 16;

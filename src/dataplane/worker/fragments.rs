@@ -1,9 +1,13 @@
 //! What a worker does with fragments: off the path of all other packets.
 //!
 //! A fragment is held by the worker that collects its datagram. Once that is whole, its verdict is
-//! found by its flow's owner, and holds for all its fragments. Datagrams of a flow keep their order
-//! where the collector is the worker that received them; fragments that make a detour over another
-//! worker may be overtaken by what is not fragmented.
+//! found by its flow's owner, and holds for all its fragments.
+//!
+//! Order: what arrives at one queue in fragments leaves in the order in which its datagrams became
+//! whole, as all from one host to another go by one collector; what arrives whole keeps its order
+//! too. Between the two it is kept where the collector is the worker that received them; fragments
+//! that make a detour over another may be overtaken by what is not fragmented. (Nor does a NIC keep it
+//! that chooses queues by ports: fragments have none, and come by another queue.)
 
 use super::Core;
 use crate::base::time::Now;

@@ -1,5 +1,5 @@
 //! What every layer stands on: time as a value ([`time`]), the keyed hash ([`hash`]), single-writer
-//! counters ([`counter`]), counts by key that all workers share ([`tally`]), token buckets
+//! counters ([`counter`]) and histograms of them ([`histogram`]), counts by key that all workers share ([`tally`]), token buckets
 //! by key ([`meters`]), arrays on huge pages
 //! ([`slab`]), the RCU primitive ([`rcu`]), notes that any worker may take ([`board`]), prefetch and comparison of tags ([`cpu`]). Knows
 //! nothing of packets.
@@ -7,6 +7,7 @@ pub mod board;
 pub mod counter;
 pub mod cpu;
 pub mod hash;
+pub mod histogram;
 pub mod meters;
 pub mod rcu;
 pub mod slab;

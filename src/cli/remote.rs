@@ -268,6 +268,8 @@ pub(super) fn workers(socket: &Path, out: &mut Output<'_>) -> Result {
         ("HANDED-IN", Right),
         ("BUSY", Right),
         ("LOOPS", Right),
+        ("LOOP-P99", Right),
+        ("LONGEST", Right),
         ("LOG-LOST", Right),
     ];
     show(out, rows, columns, |row| {
@@ -281,6 +283,8 @@ pub(super) fn workers(socket: &Path, out: &mut Output<'_>) -> Result {
             row.handed_in.to_string(),
             format!("{busy:.1}%"),
             row.loops.to_string(),
+            format!("{:.1}us", row.loop_p99_seconds * 1e6),
+            format!("{:.1}us", row.loop_longest_seconds * 1e6),
             row.log_lost.to_string(),
         ]
     })

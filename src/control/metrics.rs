@@ -8,6 +8,7 @@ use super::appliance::Appliance;
 use super::health::Health;
 use super::snapshot::{VERSION, seconds};
 use crate::base::counter::Counter;
+use crate::base::histogram::{BOUNDS, Histogram, Times};
 use crate::conntrack::shard::CtCounters;
 use crate::pipeline::{Counters, DropReason};
 use axum::Router;
@@ -76,7 +77,9 @@ metrics! {
     HitBytes COUNTER "shardwall_policy_hits_bytes_total" "Bytes of the packets that matched the rule."
     CounterPackets COUNTER "shardwall_policy_counter_packets_total" "Packets that matched the rules which feed the named counter."
     CounterBytes COUNTER "shardwall_policy_counter_bytes_total" "Bytes of the packets that matched the rules which feed the named counter."
-    Cycles COUNTER "shardwall_worker_cycles_seconds_total" "Time in loops that moved something (busy) or found nothing (idle)."
+    Loop HISTOGRAM "shardwall_worker_loop_seconds" "Time of the worker's loops that did something: moved packets, or did what a command asked for."
+    LoopLongest GAUGE "shardwall_worker_loop_longest_seconds" "The longest of the worker's loops that did something."
+    Cycles COUNTER "shardwall_worker_cycles_seconds_total" "Time in loops that did something (busy) or found nothing (idle)."
     Handoff COUNTER "shardwall_worker_handoff_packets_total" "Packets handed to other workers (out) or taken from them (in)."
     Generation GAUGE "shardwall_config_generation" "Number of the policy in force."
     ReloadSuccessful GAUGE "shardwall_config_last_reload_successful" "Whether the last reload worked."
@@ -105,14 +108,36 @@ impl Families {
         Self(all.collect())
     }
 
-    fn add(&mut self, id: Id, labels: Labels<'_>, value: f64) {
+    fn metric(labels: Labels<'_>) -> proto::Metric {
         let labels = labels.iter().map(|(name, value)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());
             pair.set_value((*value).to_owned());
             pair
         });
-        let mut metric = proto::Metric::from_label(labels.collect());
+        proto::Metric::from_label(labels.collect())
+    }
+
+    fn add_times(&mut self, id: Id, labels: Labels<'_>, times: &Times) {
+        let mut seen = 0;
+        let buckets = (0..BOUNDS).map(|at| {
+            seen += times.counts[at];
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(Histogram::bound(at) / 1e9);
+            bucket.set_cumulative_count(seen);
+            bucket
+        });
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(times.count());
+        histogram.set_sample_sum(times.sum as f64 / 1e9);
+        let mut metric = Self::metric(labels);
+        metric.set_histogram(histogram);
+        self.0[id as usize].mut_metric().push(metric);
+    }
+
+    fn add(&mut self, id: Id, labels: Labels<'_>, value: f64) {
+        let mut metric = Self::metric(labels);
         match KINDS[id as usize] {
             MetricType::COUNTER => {
                 let mut counter = proto::Counter::default();
@@ -268,8 +293,13 @@ fn workers(appliance: &Appliance, out: &mut Families) {
         let worker = worker.to_string();
         let kind = |kind| [("worker", worker.as_str()), ("kind", kind)];
         let direction = |way| [("worker", worker.as_str()), ("direction", way)];
-        out.add(Id::Cycles, &kind("busy"), seconds(&counters.busy_nanos));
-        out.add(Id::Cycles, &kind("idle"), seconds(&counters.idle_nanos));
+        let busy = counters.busy.get();
+        let alone = [("worker", worker.as_str())];
+        out.add_times(Id::Loop, &alone, &busy);
+        out.add(Id::LoopLongest, &alone, seconds(busy.longest));
+        out.add(Id::Cycles, &kind("busy"), seconds(busy.sum));
+        let idle = seconds(counters.idle_nanos.get());
+        out.add(Id::Cycles, &kind("idle"), idle);
         let (taken, given) = (counters.handed_in.get(), counters.handed_out.get());
         out.add(Id::Handoff, &direction("in"), taken as f64);
         out.add(Id::Handoff, &direction("out"), given as f64);

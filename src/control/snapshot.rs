@@ -190,12 +190,18 @@ pub struct WorkerRow {
     pub handed_out: u64,
     /// Frames that other workers handed to it.
     pub handed_in: u64,
-    /// Seconds in loops that moved something.
+    /// Seconds in loops that did something.
     pub busy_seconds: f64,
     /// Seconds in loops that found nothing.
     pub idle_seconds: f64,
     /// Loops.
     pub loops: u64,
+    /// Loops that did something.
+    pub busy_loops: u64,
+    /// What 99 % of these did not exceed: the bound of a bucket of the histogram.
+    pub loop_p99_seconds: f64,
+    /// The longest of these.
+    pub loop_longest_seconds: f64,
     /// Log lines lost because the control thread fell behind.
     pub log_lost: u64,
 }
@@ -394,15 +400,19 @@ impl Appliance {
             .map(|(worker, counters)| {
                 let ct = &counters.path.ct;
                 let ended = ct.delete.get();
+                let busy = counters.busy.get();
                 WorkerRow {
                     worker,
                     flows: ct.insert.get().saturating_sub(ended),
                     received: counters.path.received.get(),
                     handed_out: counters.handed_out.get(),
                     handed_in: counters.handed_in.get(),
-                    busy_seconds: seconds(&counters.busy_nanos),
-                    idle_seconds: seconds(&counters.idle_nanos),
+                    busy_seconds: seconds(busy.sum),
+                    idle_seconds: seconds(counters.idle_nanos.get()),
                     loops: counters.loops.get(),
+                    busy_loops: busy.count(),
+                    loop_p99_seconds: busy.quantile(0.99) / 1e9,
+                    loop_longest_seconds: seconds(busy.longest),
                     log_lost: counters.log_lost.get(),
                 }
             })
@@ -411,6 +421,6 @@ impl Appliance {
 }
 
 /// Nanoseconds as seconds.
-pub(super) fn seconds(nanos: &Counter) -> f64 {
-    nanos.get() as f64 / 1e9
+pub(super) fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
 }

@@ -442,8 +442,15 @@ fn a_reload_says_what_needs_a_restart() {
 /// The metrics in a scrape's text, without labels.
 fn exported(text: &str) -> BTreeSet<&str> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let histogram = |name: &&str| text.contains(&format!("# TYPE {name} histogram"));
     lines
-        .map(|line| line.split(['{', ' ']).next().unwrap())
+        .map(|line| {
+            let name = line.split(['{', ' ']).next().unwrap();
+            // what a histogram exports under its name
+            let parts = ["_bucket", "_sum", "_count"];
+            let whole = parts.iter().find_map(|part| name.strip_suffix(part));
+            whole.filter(histogram).unwrap_or(name)
+        })
         .collect()
 }
 

@@ -3,8 +3,9 @@
 
 use super::clock::Clock;
 use crate::base::counter::{Counter, Traffic};
+use crate::base::histogram::Histogram;
 use crate::base::rcu::Rcu;
-use crate::base::time::Epoch;
+use crate::base::time::{Epoch, Now};
 use crate::conntrack::event;
 use crate::pipeline::Counters;
 use crate::policy::{Compiled, MAX_PORTS};
@@ -35,9 +36,9 @@ pub struct WorkerCounters {
     pub events: Arc<event::Queue>,
     /// Log lines that found the channel full.
     pub log_lost: Counter,
-    /// Nanoseconds of loops that moved something.
-    pub busy_nanos: Counter,
-    /// Nanoseconds of loops that found nothing.
+    /// Times of loops that did something: moved frames, or did what the control thread asked for.
+    pub busy: Histogram,
+    /// Nanoseconds of loops that found nothing, and of rests between them.
     pub idle_nanos: Counter,
     /// Loops.
     pub loops: Counter,
@@ -52,10 +53,30 @@ impl Default for WorkerCounters {
             handed_in: Counter::default(),
             events: Arc::default(),
             log_lost: Counter::default(),
-            busy_nanos: Counter::default(),
+            busy: Histogram::default(),
             idle_nanos: Counter::default(),
             loops: Counter::default(),
         }
+    }
+}
+
+impl WorkerCounters {
+    /// Counts a loop from `start` to `end`, in which something was done, if `busy`.
+    #[inline]
+    pub(super) fn looped(&self, busy: bool, start: Now, end: Now) {
+        self.loops.add(1);
+        if busy {
+            self.busy.add(end.nanos().saturating_sub(start.nanos()));
+        } else {
+            self.rested(start, end);
+        }
+    }
+
+    /// Counts time in which nothing was done.
+    #[inline]
+    pub(super) fn rested(&self, start: Now, end: Now) {
+        let spent = end.nanos().saturating_sub(start.nanos());
+        self.idle_nanos.add(spent);
     }
 }
 

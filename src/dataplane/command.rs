@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Entries, or expectations, that one request looks at.
-const SCAN: u32 = 512;
+pub(super) const SCAN: u32 = 64;
 /// Entries that one request judges by a policy, which takes longer.
 const JUDGED: u32 = 64;
 /// Requests that may wait for one worker.

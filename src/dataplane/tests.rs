@@ -22,6 +22,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 
 mod fragments;
+mod loops;
 mod order;
 
 const LAN: PortId = PortId(0);

@@ -274,7 +274,7 @@ impl<'s> Reference<'s> {
 
 /// Keys that stand before others, in the order of reading.
 const ORDER: &str = "version ports bridge system reload sets conntrack helpers raw chains \
-    max expect_max timeouts profiles zones forward policy rules workers cores hugepages device \
+    max expect_max timeouts profiles zones forward policy rules workers cores idle hugepages device \
     name comment helper loose low-ports action jump goto log mark count timeout \
     iif oif family saddr daddr proto sport dport icmp-type tcp-flags ct ct-direction ct-status ct-mark";
 

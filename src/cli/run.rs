@@ -29,9 +29,9 @@ mod appliance {
     use crate::dataplane::dpdk::{
         DpdkError, Eal, EalOptions, Hugepages, PortInfo, PortSpec, Ports, mempool, pci_devices,
     };
+    use crate::dataplane::idle::Idle;
     use crate::dataplane::launch::{Placement, launch};
     use crate::dataplane::shared::Shared;
-    use crate::dataplane::worker::Idle;
     use crate::policy::{self, MAX_PORTS, Policy, PortId, Workers};
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     use std::path::Path;
@@ -67,7 +67,7 @@ mod appliance {
         // First, so that a second appliance ends before it touches a port.
         let listeners = Listeners::bind(&policy.system)?;
         let workers = policy.system.workers.count();
-        let placement = match &policy.system.workers {
+        let mut placement = match &policy.system.workers {
             Workers::Count(_) => Placement::choose(workers),
             Workers::Cores(cores) => {
                 let cores = cores.iter().copied().map(usize::from).collect();
@@ -76,6 +76,12 @@ mod appliance {
                     idle: Idle::Spin,
                 }
             }
+        };
+        placement.idle = match policy.system.idle {
+            policy::Idle::Auto => placement.idle,
+            policy::Idle::Spin => Idle::Spin,
+            policy::Idle::Yield => Idle::Yield,
+            policy::Idle::Sleep => Idle::Sleep,
         };
         let (eal, ports, ios) = open(&policy, workers as u16, &placement)?;
         for port in ports.info() {
@@ -94,7 +100,7 @@ mod appliance {
             "ordinary pages"
         };
         info!(workers, cores = ?placement.cores, memory = pages, dpdk = Eal::version(), "starting");
-        if placement.idle == Idle::Yield {
+        if placement.idle == Idle::Yield && policy.system.idle == policy::Idle::Auto {
             warn!("there is no core to spare: idle workers yield, and latency suffers");
         }
         let compiled = policy::compile(&policy, 1, workers);

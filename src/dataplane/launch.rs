@@ -7,10 +7,11 @@
 use super::clock::Clock;
 use super::command::{self, Command};
 use super::handoff::Rings;
+use super::idle::Idle;
 use super::io::Io;
 use super::shared::Shared;
 use super::steer::Steer;
-use super::worker::{Idle, LogEvent, Parts, Worker};
+use super::worker::{LogEvent, Parts, Worker};
 use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
 use crate::conntrack::limit::Budget;

@@ -9,6 +9,7 @@ pub mod command;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod handoff;
+pub mod idle;
 pub mod io;
 pub mod launch;
 pub mod memory;

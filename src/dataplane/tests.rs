@@ -4,10 +4,11 @@
 use super::clock::Clock;
 use super::command::{self, Command};
 use super::handoff::{RING, Rings};
+use super::idle::Idle;
 use super::memory::MemoryIo;
 use super::shared::Shared;
 use super::steer::Steer;
-use super::worker::{Idle, Parts, Worker};
+use super::worker::{Parts, Worker};
 use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
 use crate::base::time::Now;

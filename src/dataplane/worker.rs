@@ -23,6 +23,7 @@ mod fragments;
 
 use super::command::{self, Command};
 use super::handoff::{Handed, Rings};
+use super::idle::{Idle, Rest};
 use super::io::{BURST, Batch, Frame, Io};
 use super::shared::{Shared, WorkerCounters};
 use super::steer::Steer;
@@ -88,15 +89,6 @@ pub struct Parts<I: Io> {
     pub idle: Idle,
 }
 
-/// What a worker does when a loop found nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Idle {
-    /// Polls on: it has a core of its own.
-    Spin,
-    /// Lets others have the core first: a box with fewer cores than workers and a control thread.
-    Yield,
-}
-
 /// A worker, ready to run on its thread.
 #[derive(Debug)]
 pub struct Worker<I: Io> {
@@ -159,12 +151,12 @@ impl<I: Io> Worker<I> {
 
     /// Runs until the appliance stops, and gives the ports back.
     pub fn run(mut self) -> I {
+        let mut rest = Rest::new(self.idle);
         let mut now = self.shared.clock.now();
         while !self.shared.stopping() {
             let (moved, end) = self.step(now);
             now = end;
-            if moved == 0 && self.idle == Idle::Yield {
-                std::thread::yield_now();
+            if rest.after(moved) {
                 now = self.shared.clock.now();
                 self.core.counters().rested(end, now);
             }
@@ -174,6 +166,12 @@ impl<I: Io> Worker<I> {
             std::thread::yield_now();
         }
         self.finish()
+    }
+
+    /// What it does with its time.
+    #[cfg(test)]
+    pub(super) fn set_idle(&mut self, idle: Idle) {
+        self.idle = idle;
     }
 
     /// One loop at time `now`; returns how many frames it took.

@@ -41,9 +41,9 @@ pub use limit::Bucket;
 pub use load::{MAX_POLICY, load};
 pub use model::{
     Action, AddrMatch, Bridge, ByteSet, Chain, ChainPolicy, ConnLimit, FORWARD, Family, FlagSet,
-    Helper, HelperMatch, Hugepages, IcmpMatch, IcmpType, Limit, Log, LogTo, MAX_JUMPS, MarkMatch,
-    MarkValue, Matches, Per, Policy, Port, ProtoSet, RejectWith, ReloadMode, Rule, StatusMatch,
-    System, Workers, Zone, flow_status,
+    Helper, HelperMatch, Hugepages, IcmpMatch, IcmpType, Idle, Limit, Log, LogTo, MAX_JUMPS,
+    MarkMatch, MarkValue, Matches, Per, Policy, Port, ProtoSet, RejectWith, ReloadMode, Rule,
+    StatusMatch, System, Workers, Zone, flow_status,
 };
 pub use names::protocol_name;
 pub use prospect::{Fate, Prospect};

@@ -119,6 +119,8 @@ pub enum Zone {
 pub struct System {
     /// How many workers, and where.
     pub workers: Workers,
+    /// What workers do while nothing comes.
+    pub idle: Idle,
     /// Use of hugepages.
     pub hugepages: Hugepages,
     /// Where metrics are served; `None` for nowhere.
@@ -139,6 +141,7 @@ impl Default for System {
     fn default() -> Self {
         Self {
             workers: Workers::Count(1),
+            idle: Idle::Auto,
             hugepages: Hugepages::Auto,
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9477))),
             socket: PathBuf::from("/run/shardwall/control.sock"),
@@ -178,6 +181,19 @@ impl Workers {
             Workers::Cores(cores) => cores.len(),
         }
     }
+}
+
+/// What workers do while nothing comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Poll on, or yield if there are no more cores than workers.
+    Auto,
+    /// Poll on.
+    Spin,
+    /// Poll on, but let others have the core first.
+    Yield,
+    /// Sleep, up to 100 us at a time.
+    Sleep,
 }
 
 /// Use of hugepages.

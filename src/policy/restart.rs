@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use super::model::{Hugepages, LogTo, Policy, System, Workers};
+use super::model::{Hugepages, Idle, LogTo, Policy, System, Workers};
 
 /// What of `new` takes effect only after a restart, in words; empty if a reload does all.
 pub fn restart_needed(old: &Policy, new: &Policy) -> Vec<String> {
@@ -51,6 +51,8 @@ pub fn restart_needed(old: &Policy, new: &Policy) -> Vec<String> {
     let (before, after) = (&old.conntrack, &new.conntrack);
     let (old, new) = (&old.system, &new.system);
     differs("workers", workers(old), workers(new));
+    let idle = |value: Idle| format!("{value:?}").to_lowercase();
+    differs("idle", idle(old.idle), idle(new.idle));
     differs(
         "hugepages",
         hugepages(old.hugepages),

@@ -1,8 +1,11 @@
-//! What one loop of a worker does at most, and what is counted of it.
+//! What one loop of a worker does at most, what is counted of it, and what it does with its time when
+//! there is nothing to do.
 
 use super::*;
 use crate::base::histogram::Times;
 use crate::dataplane::command::SCAN;
+use std::thread;
+use std::time::Duration;
 
 fn udp(client: u32) -> Vec<u8> {
     frame(addrs(client), Segment::Udp { sport: 9, dport: 9 }, b"")
@@ -127,4 +130,44 @@ fn a_loop_looks_at_few_entries_however_many_there_are() {
         cursor = answer.try_recv().unwrap().next;
     }
     assert_eq!(turns, FLOWS.div_ceil(SCAN) + 1);
+}
+
+/// A worker that sleeps loops no more often than naps allow, and still takes what comes.
+#[test]
+fn a_worker_that_may_sleep_does_and_wakes() {
+    let mut rig = Rig::new(1);
+    let mut worker = rig.workers.remove(0);
+    worker.set_idle(Idle::Sleep);
+    let began = rig.shared.clock.now().nanos();
+    let thread = thread::spawn(move || drop(worker.run()));
+    let counters = &rig.shared.workers[0];
+    let now = || rig.shared.clock.now().nanos();
+    // past the loops that it stays awake for, and the short naps
+    while counters.loops.get() < 1200 {
+        thread::yield_now();
+    }
+    let (start, first) = (now(), counters.loops.get());
+    thread::sleep(Duration::from_millis(50));
+    let (loops, took) = (counters.loops.get() - first, now() - start);
+    assert!(loops <= took / 100_000 + 1, "{loops} in {took} ns");
+    for client in 1..=20 {
+        rig.arrive(LAN, 0, udp(client));
+        let sent = || rig.wires.wire(WAN).lock().sent.len();
+        while sent() < client as usize {
+            thread::yield_now();
+        }
+        if client % 4 == 0 {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+    rig.shared.stop();
+    let stopped = now();
+    thread.join().unwrap();
+    // naps are idle time, and every moment is one or the other
+    let counted = counters.idle_nanos.get() + counters.busy.sum();
+    let about = stopped - began;
+    assert!(
+        counted > about / 2 && counted <= now() - began,
+        "{counted} of {about} ns"
+    );
 }

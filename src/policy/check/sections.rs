@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::Checker;
-use crate::policy::model::{Bridge, Hugepages, LogTo, Port, System, Workers, Zone};
+use crate::policy::model::{Bridge, Hugepages, Idle, LogTo, Port, System, Workers, Zone};
 use crate::policy::names::{ETHERTYPE_ARP, ETHERTYPES, names, number, parse_number};
 use crate::policy::yaml::{Kind, Node};
 use crate::policy::{MAX_PORTS, PortId};
@@ -202,6 +202,7 @@ impl Checker<'_> {
         let keys = &[
             "workers",
             "cores",
+            "idle",
             "hugepages",
             "metrics",
             "socket",
@@ -226,6 +227,18 @@ impl Checker<'_> {
         }
         if let Some(node) = fields.get("cores") {
             system.workers = Workers::Cores(self.cores(node));
+        }
+        let words = [
+            ("auto", Idle::Auto),
+            ("spin", Idle::Spin),
+            ("yield", Idle::Yield),
+            ("sleep", Idle::Sleep),
+        ];
+        if let Some(value) = fields
+            .get("idle")
+            .and_then(|node| self.choice(node, "idle", &words))
+        {
+            system.idle = value;
         }
         let words = [
             ("auto", Hugepages::Auto),

@@ -16,7 +16,7 @@ use crate::conntrack::config::Config;
 use crate::conntrack::types::{Dir, TcpState, proto};
 use crate::policy::load::{MAX_POLICY, load};
 use crate::policy::model::{
-    Action, Family, Hugepages, LogTo, MarkMatch, MarkValue, Per, RejectWith, Workers,
+    Action, Family, Hugepages, Idle, LogTo, MarkMatch, MarkValue, Per, RejectWith, Workers,
 };
 
 const SAMPLE: &str = include_str!("../../../tests/policies/sample.yaml");
@@ -121,6 +121,7 @@ fn settings_reach_the_model() {
     let text = format!(
         "{HEAD}system:
   cores: [2, 0x4]
+  idle: sleep
   hugepages: off
   metrics: off
   socket: /tmp/s
@@ -152,6 +153,7 @@ chains: {{ forward: {{ policy: accept }} }}
         .unwrap_or_else(|errors| panic!("{errors}"))
         .model;
     assert_eq!(model.system.workers, Workers::Cores(vec![2, 4]));
+    assert_eq!(model.system.idle, Idle::Sleep);
     assert_eq!(model.system.hugepages, Hugepages::Off);
     assert_eq!(model.system.metrics, None);
     assert_eq!(model.system.socket, Path::new("/tmp/s"));
@@ -712,6 +714,7 @@ fn bad_sections() {
             "system: { cores: [1, 1] }",
             vec!["4:22 1 core 1 is listed twice"],
         ),
+        ("system: { idle: slep }", vec!["4:17 4 unknown idle `slep`"]),
         (
             "system: { hugepages: of }",
             vec!["4:22 2 unknown hugepages `of`"],

@@ -98,6 +98,9 @@ pub(super) struct System {
     workers: Option<SmallNumber>,
     /// On which cores workers run, one on each. Excludes `workers`.
     cores: Option<Cores>,
+    /// What workers do while nothing comes.
+    #[schemars(extend("default" = "auto"))]
+    idle: Option<Idle>,
     /// Use of hugepages.
     #[schemars(extend("default" = "auto"))]
     hugepages: Option<Hugepages>,

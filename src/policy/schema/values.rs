@@ -129,6 +129,10 @@ values! {
     Cores, [json!([2, 4, 6])] = json!({
         "type": "array", "items": number(0, 1023), "minItems": 1, "maxItems": 128
     });
+    /// `spin` polls on, `yield` lets others have the core first, and `auto` does that only where there
+    /// are no more cores than workers. `sleep` saves power: it naps for 50 to 100 us at a time once
+    /// nothing came for a while, and a packet that comes during a nap waits for its end.
+    Idle, ["sleep"] = words(&["auto", "spin", "yield", "sleep"]);
     /// `auto` takes hugepages if there are any, `required` refuses to start without, `off` never takes
     /// them.
     Hugepages, ["auto"] = any_of(vec![

@@ -108,7 +108,9 @@ step_benches() { cargo bench --locked --bench '*' --no-run; }
 # What is shared between threads without locks, in every interleaving.
 step_loom() {
     RUSTFLAGS="--cfg shardwall_loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" \
-        cargo test --locked --no-default-features --lib -- base::board base::meters base::rcu base::tally
+        cargo test --locked --no-default-features --lib -- \
+        base::board base::counter base::meters base::rcu base::tally \
+        conntrack::limit policy::limit dataplane::halt
 }
 
 # A short run of each fuzz target, from whatever corpus is there.

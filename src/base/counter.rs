@@ -4,7 +4,13 @@
 //! it likes. A relaxed load and store is all that needs: no locked instruction, no lost update
 //! (there is no second writer), and a reader sees each counter at some recent value.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(not(shardwall_loom))]
+use std::sync::atomic::AtomicU64;
+
+#[cfg(shardwall_loom)]
+use loom::sync::atomic::AtomicU64;
+
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A monotonic count with a single writer.
 #[derive(Debug, Default)]
@@ -50,5 +56,31 @@ impl Traffic {
     /// Packets and bytes, from any thread.
     pub fn get(&self) -> (u64, u64) {
         (self.packets.get(), self.bytes.get())
+    }
+}
+
+#[cfg(all(test, shardwall_loom))]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// A reader sees a count that was, never a smaller one later, and in the end all of it.
+    #[test]
+    fn no_addition_is_lost_and_no_count_goes_back() {
+        loom::model(|| {
+            let traffic = Arc::new(Traffic::default());
+            let writer = traffic.clone();
+            let thread = thread::spawn(move || {
+                writer.add(10);
+                writer.add(20);
+            });
+            let before = traffic.get();
+            let after = traffic.get();
+            assert!((0..=2).contains(&before.0) && [0, 10, 30].contains(&before.1));
+            assert!(before.0 <= after.0 && before.1 <= after.1);
+            thread.join().unwrap();
+            assert_eq!(traffic.get(), (2, 30));
+        });
     }
 }

@@ -24,7 +24,13 @@ use super::types::{SctpState, TcpState, proto};
 use crate::base::hash::HashKey;
 use crate::base::tally::Tally;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+
+#[cfg(not(shardwall_loom))]
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+#[cfg(shardwall_loom)]
+use loom::sync::atomic::{AtomicBool, AtomicU32};
 
 /// Room that a purse takes or gives at a time, at most.
 const LOT: u32 = 64;
@@ -228,7 +234,7 @@ pub fn victim<K: Key>(table: &Table<K>, hash: u64) -> Option<u32> {
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shardwall_loom)))]
 mod tests {
     use super::super::tuple::KeyV4;
     use super::*;
@@ -349,5 +355,53 @@ mod tests {
         ] {
             assert_eq!(Worth::of(&entry(proto, status, state)), worth);
         }
+    }
+}
+
+#[cfg(all(test, shardwall_loom))]
+mod model {
+    use super::*;
+    use loom::thread;
+
+    /// Two shards take the last room, and give it back.
+    #[test]
+    fn no_two_flows_have_the_same_room() {
+        loom::model(|| {
+            let budget = Arc::new(Budget::new(3, 2));
+            let (mut one, mut two) = (Purse::new(budget.clone()), Purse::new(budget.clone()));
+            let takes = |purse: &mut Purse| u32::from(purse.take()) + u32::from(purse.take());
+            let thread = thread::spawn(move || {
+                let taken = takes(&mut one);
+                (taken, one)
+            });
+            let ours = takes(&mut two);
+            let (theirs, one) = thread.join().unwrap();
+            assert_eq!(ours + theirs, 3, "all of it, once");
+            assert_eq!(budget.given.load(Relaxed), 3);
+            drop((one, two));
+        });
+    }
+
+    /// One shard refuses a flow while another gives back all that it has: if the pressure stays on,
+    /// then until the next sweep, and no longer.
+    #[test]
+    fn pressure_that_nothing_calls_for_ends_with_the_next_sweep() {
+        loom::model(|| {
+            let budget = Arc::new(Budget::new(1, 2));
+            let (mut one, mut two) = (Purse::new(budget.clone()), Purse::new(budget.clone()));
+            assert!(one.take());
+            let thread = thread::spawn(move || one.put());
+            if !two.take() {
+                budget.raise_pressure();
+            } else {
+                two.put();
+            }
+            thread.join().unwrap();
+            assert!(two.take(), "all came back");
+            two.put();
+            two.give_back();
+            assert_eq!(budget.given.load(Relaxed), 0);
+            assert!(!budget.under_pressure());
+        });
     }
 }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod command;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+pub mod halt;
 pub mod handoff;
 pub mod idle;
 pub mod io;

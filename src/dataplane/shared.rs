@@ -2,6 +2,7 @@
 //! writer each, the stop flag.
 
 use super::clock::Clock;
+use super::halt::Halt;
 use crate::base::counter::{Counter, Traffic};
 use crate::base::histogram::Histogram;
 use crate::base::rcu::Rcu;
@@ -10,7 +11,7 @@ use crate::conntrack::event;
 use crate::pipeline::Counters;
 use crate::policy::{Compiled, MAX_PORTS};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// One worker's traffic on one port.
 #[derive(Debug, Default)]
@@ -93,14 +94,13 @@ pub struct Shared {
     pub epoch: Arc<Epoch>,
     /// Kinds of events that somebody watches, as bits; workers look once a loop.
     watched: AtomicU8,
-    stop: AtomicBool,
-    /// Workers that take nothing from their ports any more.
-    parked: AtomicUsize,
+    halt: Halt,
 }
 
 impl Shared {
     /// For `workers` workers under `policy`.
     pub fn new(policy: Rcu<Compiled>, workers: usize, clock: Clock) -> Self {
+        let halt = Halt::new(workers);
         let workers = (0..workers).map(|_| WorkerCounters::default()).collect();
         let epoch = policy.with(|policy| policy.epoch().clone());
         epoch.set(clock.epoch_nanos());
@@ -110,8 +110,7 @@ impl Shared {
             clock,
             epoch,
             watched: AtomicU8::new(0),
-            stop: AtomicBool::new(false),
-            parked: AtomicUsize::new(0),
+            halt,
         }
     }
 
@@ -128,22 +127,22 @@ impl Shared {
 
     /// Tells the workers to finish.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.halt.stop();
     }
 
     /// Says that a worker hands nothing over any more.
     pub fn park(&self) {
-        self.parked.fetch_add(1, Ordering::AcqRel);
+        self.halt.park();
     }
 
     /// Whether no worker hands anything over any more, so that what the rings hold is all.
     pub fn all_parked(&self) -> bool {
-        self.parked.load(Ordering::Acquire) >= self.workers.len()
+        self.halt.all_parked()
     }
 
     /// Whether they were told.
     #[inline]
     pub fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        self.halt.stopping()
     }
 }

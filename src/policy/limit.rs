@@ -10,8 +10,14 @@
 //! before, so that workers which still go by that one and those which do not take from the same.
 //! Concurrency: any number of workers; a packet that loses the race tries again with the new time.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
+
+#[cfg(not(shardwall_loom))]
+use std::sync::atomic::AtomicU64;
+
+#[cfg(shardwall_loom)]
+use loom::sync::atomic::AtomicU64;
 
 use super::flow::together;
 use super::model::{Limit, Per};
@@ -130,7 +136,7 @@ impl Bucket {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shardwall_loom)))]
 mod tests {
     use super::*;
 
@@ -186,5 +192,33 @@ mod tests {
                 .sum()
         });
         assert_eq!(total, 1000);
+    }
+}
+
+#[cfg(all(test, shardwall_loom))]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// Two workers, of whose clocks one is late, bring two packets each where two may pass.
+    #[test]
+    fn workers_together_get_the_burst_and_no_more() {
+        loom::model(|| {
+            let bucket = Arc::new(Bucket::new(&Limit {
+                rate: 1,
+                period_nanos: 1000,
+                burst: 2,
+                per: Per::Rule,
+            }));
+            let takes = |bucket: &Bucket, now: u64| {
+                let take = || u32::from(bucket.take(Now::from_nanos(now)));
+                take() + take()
+            };
+            let other = bucket.clone();
+            let thread = thread::spawn(move || takes(&other, 5000));
+            let ours = takes(&bucket, 5001);
+            assert_eq!(ours + thread.join().unwrap(), 2);
+        });
     }
 }

@@ -114,3 +114,47 @@ fn nothing_is_used_again_while_somebody_may_look() {
         thread.join().unwrap();
     });
 }
+
+/// Two notes under one hash, of which the second finds the bucket full: whoever looks for them while
+/// they come and go finds whole ones, and in the end the bucket knows of none that passed it.
+#[test]
+fn what_found_its_bucket_full_is_found_behind_it() {
+    loom::model(|| {
+        let (board, mut posters, mut readers) = setting(1, 2);
+        board.post(&mut posters[0], 7, &[5, 5], false).unwrap();
+        let mut reader = readers.remove(0);
+        reader.quiescent();
+        let theirs = board.clone();
+        let thread = thread::spawn(move || {
+            let taken = take(&theirs, &reader, 7);
+            (taken, reader)
+        });
+        board.post(&mut posters[0], 7, &[6, 6], false).unwrap();
+        let (taken, mut reader) = thread.join().unwrap();
+        assert!(taken.is_some(), "the first was there all the time");
+        reader.quiescent();
+        assert!(take(&board, &reader, 7).is_some(), "the other one");
+        assert!(take(&board, &reader, 7).is_none() && board.is_empty());
+        let spilled = board.buckets.iter().map(|b| b.spilled.load(Relaxed));
+        assert_eq!(spilled.sum::<u64>(), 0);
+    });
+}
+
+/// A note is woken while somebody looks for it.
+#[test]
+fn who_wakes_may_be_taken_once() {
+    loom::model(|| {
+        let (board, mut posters, mut readers) = setting(1, 1);
+        let id = board.post(&mut posters[0], 7, &[5, 5], true).unwrap();
+        let mut reader = readers.remove(0);
+        reader.quiescent();
+        let theirs = board.clone();
+        let thread = thread::spawn(move || take(&theirs, &reader, 7).is_some());
+        board.wake(&posters[0], id);
+        let taken = thread.join().unwrap();
+        let state = board.note(id).state();
+        assert_eq!(state, if taken { State::Gone } else { State::Live });
+        assert_eq!(board.withdraw(&posters[0], id), !taken);
+        assert!(board.is_empty());
+    });
+}

@@ -226,6 +226,20 @@ impl AnyKey {
         }
     }
 
+    /// The words of 16 bits that a NIC hashes of the flow's packets, put together by exclusive or, which
+    /// is the same for both directions: both addresses, and the ports of TCP and UDP.
+    #[inline(always)]
+    pub const fn folded(&self) -> u16 {
+        let (addrs, rest) = match *self {
+            Self::V4(KeyV4([addrs, rest])) => (addrs, rest),
+            Self::V6(KeyV6([a, b, c, d, rest])) => (a ^ b ^ c ^ d, rest),
+        };
+        let halves = addrs ^ addrs >> 32;
+        let with_ports = matches!((rest >> 8) as u8, proto::TCP | proto::UDP);
+        let ports = (rest >> 48 ^ rest >> 32) as u16 & (with_ports as u16).wrapping_neg();
+        (halves ^ halves >> 16) as u16 ^ ports
+    }
+
     /// The tuple of a packet that comes from the `lo` side, or not; `None` for what nothing answers.
     pub fn tuple(&self, from_lo: bool) -> Option<Tuple> {
         let tuple = match self {

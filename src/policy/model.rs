@@ -90,6 +90,10 @@ pub struct Port {
     pub device: String,
     /// Receive queues, if not one for each worker.
     pub queues: Option<u16>,
+    /// The longest IP packet, if not as the device comes up.
+    pub mtu: Option<u16>,
+    /// Whether it takes frames for whatever address.
+    pub promiscuous: bool,
 }
 
 /// A pair of bridged ports.

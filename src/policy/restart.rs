@@ -31,6 +31,15 @@ pub fn restart_needed(old: &Policy, new: &Policy) -> Vec<String> {
                 let (before, after) = (show(before.queues), show(after.queues));
                 needed.push(format!("ports.{name}.queues: {before} became {after}"));
             }
+            if before.mtu != after.mtu {
+                let show = |mtu: Option<u16>| mtu.map_or("auto".into(), |n| n.to_string());
+                let (before, after) = (show(before.mtu), show(after.mtu));
+                needed.push(format!("ports.{name}.mtu: {before} became {after}"));
+            }
+            if before.promiscuous != after.promiscuous {
+                let (before, after) = (before.promiscuous, after.promiscuous);
+                needed.push(format!("ports.{name}.promiscuous: {before} became {after}"));
+            }
         }
     }
     let mut differs = |key: &str, before: String, after: String| {

@@ -12,6 +12,9 @@ use crate::policy::{MAX_PORTS, PortId};
 
 /// Most workers of one box.
 const MAX_WORKERS: u64 = 128;
+/// Shortest and longest MTU: of IPv4 (RFC 791), and of what NICs have.
+const MIN_MTU: u64 = 68;
+const MAX_MTU: u64 = 16_000;
 
 impl Checker<'_> {
     pub(super) fn read_ports(&mut self, node: &Node) {
@@ -32,8 +35,11 @@ impl Checker<'_> {
                 name: key.text.clone(),
                 device: String::new(),
                 queues: None,
+                mtu: None,
+                promiscuous: true,
             };
-            if let Some(fields) = self.fields(value, "a port", &["device", "queues"], &[]) {
+            const KEYS: &[&str] = &["device", "queues", "mtu", "promiscuous"];
+            if let Some(fields) = self.fields(value, "a port", KEYS, &[]) {
                 match fields.get("device") {
                     Some(device) => {
                         let text = self.scalar(device, "`device`").unwrap_or_default();
@@ -56,6 +62,14 @@ impl Checker<'_> {
                     .get("queues")
                     .and_then(|node| self.number(node, "queues", 1, MAX_WORKERS))
                     .map(|n| n as u16);
+                port.mtu = fields
+                    .get("mtu")
+                    .and_then(|node| self.number(node, "mtu", MIN_MTU, MAX_MTU))
+                    .map(|n| n as u16);
+                port.promiscuous = fields
+                    .get("promiscuous")
+                    .and_then(|node| self.boolean(node, "promiscuous"))
+                    .unwrap_or(true);
             }
             self.ports.push(port);
         }

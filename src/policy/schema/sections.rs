@@ -63,6 +63,13 @@ pub(super) struct Port {
     device: Device,
     /// Receive queues, if not one for each worker.
     queues: Option<SmallNumber>,
+    /// The longest IP packet, if not as the device comes up (1500 for most). Frames that are longer than a
+    /// buffer come in several where the device can do that; where not, all buffers are made longer.
+    mtu: Option<Mtu>,
+    /// Whether the port takes frames for whatever address. A bridge must; without it what is for hosts
+    /// behind the bridge does not come in.
+    #[schemars(extend("default" = true))]
+    promiscuous: Option<Switch>,
 }
 
 /// Two ports, or two ports with what else is said of their bridge.

@@ -125,6 +125,8 @@ values! {
     Device, ["0000:03:00.0", "net_tap0,iface=sw-lan"] = json!({ "type": scalar() });
     /// A number from 1 to 128.
     SmallNumber, [2] = number(1, 128);
+    /// A number from 68 to 16000.
+    Mtu, [9000] = number(68, 16_000);
     /// Numbers of cores, each listed once.
     Cores, [json!([2, 4, 6])] = json!({
         "type": "array", "items": number(0, 1023), "minItems": 1, "maxItems": 128

@@ -17,7 +17,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_dev_adjust_nb_rx_tx_desc",
     "rte_eth_dev_(start|set_mtu|get_mtu|is_valid_port)",
-    "rte_eth_promiscuous_enable",
+    "rte_eth_promiscuous_(enable|disable|get)",
     "rte_mempool_(free|in_use_count|avail_count)",
     "rte_pktmbuf_pool_create",
     "rte_strerror",

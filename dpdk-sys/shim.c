@@ -5,6 +5,7 @@
 #include <net/if.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -39,6 +40,7 @@ AT(buf_len, 54, 2);
 AT(pool, 56, 8);
 
 /* What the packet path reads of ol_flags, written down in its mempool.rs. */
+_Static_assert(RTE_MBUF_F_RX_RSS_HASH == 1ULL << 1, "flag has moved");
 _Static_assert(RTE_MBUF_F_RX_L4_CKSUM_BAD == 1ULL << 3, "flag has moved");
 _Static_assert(RTE_MBUF_F_RX_L4_CKSUM_GOOD == 1ULL << 8, "flag has moved");
 _Static_assert(RTE_MBUF_F_RX_L4_CKSUM_NONE == (1ULL << 3 | 1ULL << 8), "flag has moved");
@@ -72,6 +74,21 @@ unsigned int sw_lcore_id(void)
 {
 	return rte_lcore_id();
 }
+
+/*
+ * What is hashed: addresses and ports of TCP and UDP, addresses of whatever else. Not the IPv6 kinds
+ * that look for home addresses in extension headers (_EX): what they find is in no tuple.
+ */
+#define SW_RSS_KINDS                                                                               \
+	(RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_FRAG_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_OTHER |               \
+	 RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV4_UDP | RTE_ETH_RSS_IPV6 |          \
+	 RTE_ETH_RSS_FRAG_IPV6 | RTE_ETH_RSS_NONFRAG_IPV6_OTHER | RTE_ETH_RSS_NONFRAG_IPV6_TCP |   \
+	 RTE_ETH_RSS_NONFRAG_IPV6_UDP)
+/* Those of which port.rs knows the bits. */
+_Static_assert(RTE_ETH_RSS_NONFRAG_IPV4_TCP == 1ULL << 4, "kind has moved");
+_Static_assert(RTE_ETH_RSS_NONFRAG_IPV4_UDP == 1ULL << 5, "kind has moved");
+_Static_assert(RTE_ETH_RSS_NONFRAG_IPV6_TCP == 1ULL << 10, "kind has moved");
+_Static_assert(RTE_ETH_RSS_NONFRAG_IPV6_UDP == 1ULL << 11, "kind has moved");
 
 /* A ring would keep more than is read: what does not fit pushes the oldest half out. */
 static struct {
@@ -197,8 +214,9 @@ int sw_port_caps(uint16_t port, struct sw_port_caps *caps)
 	caps->max_mtu = info.max_mtu;
 	caps->reta_size = info.reta_size;
 	caps->hash_key_size = info.hash_key_size;
-	caps->rss_hf = info.flow_type_rss_offloads &
-		       (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP);
+	caps->scatter = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
+	caps->multi_segs = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
+	caps->rss_hf = info.flow_type_rss_offloads & SW_RSS_KINDS;
 	if (rte_eth_macaddr_get(port, &mac) == 0)
 		memcpy(caps->mac, mac.addr_bytes, sizeof(caps->mac));
 	return 0;
@@ -226,6 +244,8 @@ int sw_port_configure(uint16_t port, const struct sw_port_conf *conf)
 		eth.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER & info.rx_offload_capa;
 	if (conf->rss_hf != 0) {
 		eth.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		/* The hash in the mbuf, where the driver has it. */
+		eth.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_RSS_HASH & info.rx_offload_capa;
 		eth.rx_adv_conf.rss_conf.rss_hf = conf->rss_hf;
 		if (conf->rss_key_len != 0 && conf->rss_key_len <= sizeof(key)) {
 			memcpy(key, conf->rss_key, conf->rss_key_len);
@@ -234,6 +254,113 @@ int sw_port_configure(uint16_t port, const struct sw_port_conf *conf)
 		}
 	}
 	return rte_eth_dev_configure(port, conf->rx_queues, conf->tx_queues, &eth);
+}
+
+int sw_port_rss(uint16_t port, struct sw_port_rss *rss)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_rss_conf conf;
+	int ret = rte_eth_dev_info_get(port, &info);
+
+	if (ret != 0)
+		return ret;
+	memset(rss, 0, sizeof(*rss));
+	memset(&conf, 0, sizeof(conf));
+	/* A driver writes as much as its key is long; 40 bytes if it does not say. */
+	if (info.hash_key_size <= sizeof(rss->key)) {
+		conf.rss_key = rss->key;
+		conf.rss_key_len = info.hash_key_size != 0 ? info.hash_key_size : 40;
+	}
+	ret = rte_eth_dev_rss_hash_conf_get(port, &conf);
+	if (ret != 0)
+		return ret;
+	rss->rss_hf = conf.rss_hf;
+	rss->key_len = conf.rss_key != NULL ? conf.rss_key_len : 0;
+	return 0;
+}
+
+int sw_port_rss_set(uint16_t port, const struct sw_port_rss *rss)
+{
+	uint8_t key[SW_RSS_KEY_MAX];
+	struct rte_eth_rss_conf conf;
+
+	memset(&conf, 0, sizeof(conf));
+	conf.rss_hf = rss->rss_hf;
+	if (rss->key_len != 0 && rss->key_len <= sizeof(key)) {
+		memcpy(key, rss->key, rss->key_len);
+		conf.rss_key = key;
+		conf.rss_key_len = rss->key_len;
+	}
+	return rte_eth_dev_rss_hash_update(port, &conf);
+}
+
+#define RETA_GROUPS (RTE_ETH_RSS_RETA_SIZE_512 / RTE_ETH_RETA_GROUP_SIZE)
+
+int sw_port_reta_set(uint16_t port, const uint16_t *queues, uint16_t size)
+{
+	struct rte_eth_rss_reta_entry64 groups[RETA_GROUPS];
+	uint16_t i;
+
+	if (size > RETA_GROUPS * RTE_ETH_RETA_GROUP_SIZE)
+		return -EINVAL;
+	memset(groups, 0, sizeof(groups));
+	for (i = 0; i < size; i++) {
+		struct rte_eth_rss_reta_entry64 *group = &groups[i / RTE_ETH_RETA_GROUP_SIZE];
+
+		group->mask |= 1ULL << i % RTE_ETH_RETA_GROUP_SIZE;
+		group->reta[i % RTE_ETH_RETA_GROUP_SIZE] = queues[i];
+	}
+	return rte_eth_dev_rss_reta_update(port, groups, size);
+}
+
+int sw_port_reta_get(uint16_t port, uint16_t *queues, uint16_t size)
+{
+	struct rte_eth_rss_reta_entry64 groups[RETA_GROUPS];
+	uint16_t i;
+	int ret;
+
+	if (size > RETA_GROUPS * RTE_ETH_RETA_GROUP_SIZE)
+		return -EINVAL;
+	memset(groups, 0, sizeof(groups));
+	for (i = 0; i < size; i++)
+		groups[i / RTE_ETH_RETA_GROUP_SIZE].mask |= 1ULL << i % RTE_ETH_RETA_GROUP_SIZE;
+	ret = rte_eth_dev_rss_reta_query(port, groups, size);
+	if (ret != 0)
+		return ret;
+	for (i = 0; i < size; i++)
+		queues[i] = groups[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE];
+	return 0;
+}
+
+int sw_port_xstats(uint16_t port, struct sw_xstat *stats, unsigned int n)
+{
+	struct rte_eth_xstat_name *names;
+	struct rte_eth_xstat *values;
+	int count = rte_eth_xstats_get_names(port, NULL, 0);
+	int named, got, i;
+
+	if (count <= 0)
+		return count;
+	names = calloc((size_t)count, sizeof(*names));
+	values = calloc((size_t)count, sizeof(*values));
+	named = got = -ENOMEM;
+	if (names != NULL && values != NULL) {
+		named = rte_eth_xstats_get_names(port, names, (unsigned int)count);
+		got = rte_eth_xstats_get(port, values, (unsigned int)count);
+	}
+	/* More than there was room for: they grew meanwhile, and nothing was written. */
+	if (named > count || got > count)
+		named = got = 0;
+	for (i = 0; i < got && (unsigned int)i < n; i++) {
+		memset(&stats[i], 0, sizeof(stats[i]));
+		if (values[i].id < (uint64_t)named)
+			snprintf(stats[i].name, sizeof(stats[i].name), "%s",
+				 names[values[i].id].name);
+		stats[i].value = values[i].value;
+	}
+	free(names);
+	free(values);
+	return named < 0 ? named : got;
 }
 
 int sw_port_stats(uint16_t port, struct sw_port_stats *stats)

@@ -52,7 +52,9 @@ struct sw_port_caps {
 	uint16_t reta_size;
 	uint8_t hash_key_size;
 	uint8_t mac[6];
-	uint64_t rss_hf; /* of the IP, TCP and UDP kinds, those that it can */
+	uint8_t scatter; /* a frame may come in several buffers */
+	uint8_t multi_segs; /* and leave in several */
+	uint64_t rss_hf; /* of the kinds in SW_RSS_KINDS, those that it can */
 };
 
 struct sw_port_conf {
@@ -63,6 +65,18 @@ struct sw_port_conf {
 	uint64_t rss_hf; /* 0: no RSS */
 	uint8_t rss_key_len; /* 0: the device's own key */
 	uint8_t rss_key[SW_RSS_KEY_MAX];
+};
+
+/* What a port says that it hashes, and by which key. */
+struct sw_port_rss {
+	uint64_t rss_hf;
+	uint8_t key_len; /* 0: it does not say */
+	uint8_t key[SW_RSS_KEY_MAX];
+};
+
+struct sw_xstat {
+	char name[SW_NAME_LEN];
+	uint64_t value;
 };
 
 struct sw_port_stats {
@@ -86,7 +100,14 @@ struct sw_port_link {
 int sw_port_find(const char *device, unsigned int nth, uint16_t *port);
 int sw_port_caps(uint16_t port, struct sw_port_caps *caps);
 int sw_port_configure(uint16_t port, const struct sw_port_conf *conf);
+int sw_port_rss(uint16_t port, struct sw_port_rss *rss);
+int sw_port_rss_set(uint16_t port, const struct sw_port_rss *rss);
+/* The indirection table, `size` entries of it; -ENOTSUP for a port without one. */
+int sw_port_reta_set(uint16_t port, const uint16_t *queues, uint16_t size);
+int sw_port_reta_get(uint16_t port, uint16_t *queues, uint16_t size);
 int sw_port_stats(uint16_t port, struct sw_port_stats *stats);
+/* The driver's own counters: how many there are, of which the first `n` are written. */
+int sw_port_xstats(uint16_t port, struct sw_xstat *stats, unsigned int n);
 int sw_port_link(uint16_t port, struct sw_port_link *link);
 /* Stops and closes the port, and detaches its device with the last port on it. */
 int sw_port_remove(uint16_t port);

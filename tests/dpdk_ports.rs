@@ -8,6 +8,7 @@ use shardwall::dataplane::dpdk::{
     DpdkError, DpdkIo, Eal, EalOptions, Hugepages, Mbuf, PortSpec, Ports, mempool,
 };
 use shardwall::dataplane::io::{BURST, Batch, Frame, Io};
+use shardwall::dataplane::rss::Kinds;
 use shardwall::policy::PortId;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,6 +115,8 @@ fn ports_on_virtual_devices() {
     a_capture_comes_out_as_it_went_in(&eal, &dir);
     what_is_not_sent_stays_in_order(&eal);
     two_workers_have_a_queue_each(&eal);
+    ports_are_told_how_to_spread(&eal);
+    long_frames_pass_in_short_buffers(&eal, &dir);
     buffers_cross_threads(&eal);
     a_buffer_outlives_its_ports(&eal);
     refusals_name_the_port_and_the_device(&eal, &dir);
@@ -272,6 +275,109 @@ fn two_workers_have_a_queue_each(eal: &Eal) {
     assert_eq!(batch.len(), BURST);
     drop(batch);
     assert_eq!(in_use(&ports), 0);
+}
+
+fn ports_are_told_how_to_spread(eal: &Eal) {
+    // A null device keeps a key and a table of 128 entries, and gives both back.
+    let (ports, io) = open(eal, &["net_null0", "net_null1"], 3).expect("null devices open");
+    let rss = &ports.info()[0].rss;
+    assert_eq!((rss.kinds, rss.table), (Kinds::ALL, 128), "{rss:?}");
+    assert!(rss.words.contains("the key is read back"), "{rss:?}");
+    assert_eq!(io[2].hashes(A), Kinds::ALL);
+    assert_eq!(ports.steering().workers(), 3);
+    let before = ports.steering().owners();
+    assert!(
+        before
+            .iter()
+            .enumerate()
+            .all(|(at, owner)| usize::from(*owner) == at % 3)
+    );
+    // What the table says is read back with each change.
+    let mut owners = before;
+    owners[5] = 0;
+    ports.spread(&owners);
+    let xstats = ports.xstats(A);
+    assert!(
+        xstats.iter().any(|(name, _)| name == "rx_good_packets"),
+        "{xstats:?}"
+    );
+    assert!(ports.xstats(PortId(2)).is_empty());
+    // Two boots have two keys.
+    let key = ports.steering().key();
+    drop((ports, io));
+    let drawn = || {
+        let (ports, _io) = open(eal, &["net_null0"], 2).expect("a null device opens");
+        ports.steering().key()
+    };
+    assert!((0..8).any(|_| drawn() != key));
+    // With one queue there is nothing to spread, and a ring cannot.
+    let (ports, io) = open(eal, &["net_null0"], 1).expect("a null device opens");
+    assert_eq!(ports.info()[0].rss.words, "none: one receive queue");
+    assert!(io[0].hashes(A).is_empty() && ports.info()[0].promiscuous);
+    drop((ports, io));
+    let (ports, io) = open(eal, &["net_ring0"], 2).expect("a ring opens");
+    assert!(
+        ports.info()[0].rss.words.starts_with("none: "),
+        "{:?}",
+        ports.info()[0].rss
+    );
+    drop((ports, io));
+}
+
+fn long_frames_pass_in_short_buffers(eal: &Eal, dir: &Path) {
+    let (from, to) = (dir.join("long.pcap"), dir.join("long-out.pcap"));
+    let sent: Vec<Vec<u8>> = (0..64_usize)
+        .map(|n| {
+            (0..9014 - n * 100)
+                .map(|i| (i * 31 + n * 7) as u8)
+                .collect()
+        })
+        .collect();
+    write_pcap(&from, &sent);
+    let devices = [
+        format!("net_pcap0,rx_pcap={}", from.display()),
+        format!("net_pcap1,tx_pcap={}", to.display()),
+    ];
+    let specs: Vec<_> = devices
+        .iter()
+        .enumerate()
+        .map(|(n, device)| PortSpec {
+            data_room: mempool::HEADROOM + 512,
+            ..PortSpec::new(format!("p{n}"), device)
+        })
+        .collect();
+    let (ports, mut io) = Ports::open(eal, &specs, 1, MBUFS).expect("the captures open");
+    assert_eq!(ports.pools()[0].data_room(), mempool::HEADROOM + 512);
+    let mut batch = Batch::new();
+    let mut seen = 0;
+    loop {
+        io[0].rx(A, &mut batch);
+        if batch.is_empty() {
+            break;
+        }
+        for frame in &batch {
+            let whole = &sent[seen];
+            assert_eq!(frame.frame_len(), whole.len());
+            // All but the first have no headroom.
+            let behind = usize::from(mempool::HEADROOM) + 512;
+            let segments = 1 + (whole.len() - 512).div_ceil(behind);
+            assert_eq!(usize::from(frame.segments()), segments, "frame {seen}");
+            assert_eq!(frame.data(), &whole[..512], "the first segment");
+            seen += 1;
+        }
+        io[0].tx(B, &mut batch);
+        assert!(batch.is_empty(), "a file takes all");
+    }
+    assert_eq!(seen, sent.len());
+    assert_eq!(in_use(&ports), 0, "every buffer is back");
+    drop((ports, io));
+    assert!(read_pcap(&to) == sent);
+    // A device that cannot chain has longer buffers.
+    let mut spec = PortSpec::new("lan", "net_null0");
+    spec.mtu = Some(9000);
+    let (ports, io) = Ports::open(eal, &[spec], 1, 600).expect("a null device opens");
+    assert!(ports.pools()[0].data_room() >= mempool::HEADROOM + 9014);
+    drop((ports, io));
 }
 
 fn buffers_cross_threads(eal: &Eal) {

@@ -146,6 +146,11 @@ impl<T: Send + Sync> Rcu<T> {
         }
     }
 
+    /// Whom writers wait for.
+    pub fn domain(&self) -> &Arc<Domain> {
+        &self.domain
+    }
+
     /// The current value, until `reader` is quiescent next.
     ///
     /// # Panics

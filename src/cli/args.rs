@@ -74,7 +74,7 @@ pub enum Command {
     /// The rules in force and what each has matched.
     Rules,
     /// Ports and their traffic.
-    Ports,
+    Ports(PortsArgs),
     /// Workers and their load.
     Workers,
     /// Put a policy in force: all of it, or none.
@@ -91,6 +91,35 @@ pub struct RunArgs {
     /// The policy.
     #[arg(short, long, value_name = "POLICY")]
     pub config: PathBuf,
+}
+
+/// Options of `ports`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct PortsArgs {
+    /// Print what the ports' drivers count, by the drivers' names.
+    #[arg(long)]
+    pub xstats: bool,
+    /// What to do instead.
+    #[command(subcommand)]
+    pub action: Option<PortsAction>,
+}
+
+/// What to do with ports.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PortsAction {
+    /// Count packets for a second, and deal the buckets of flows, and the NICs' tables, out anew, so that
+    /// workers have as much to do. Flows stay with their workers until they end, in order; new ones go to
+    /// the new owner.
+    Rebalance(RebalanceArgs),
+}
+
+/// Options of `ports rebalance`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RebalanceArgs {
+    /// Say what would move, and move nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Options of `check`.

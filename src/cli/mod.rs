@@ -17,6 +17,7 @@ mod explain;
 mod import;
 pub mod lab;
 mod output;
+mod ports;
 mod remote;
 mod replay;
 mod run;
@@ -58,7 +59,7 @@ fn dispatch(args: Args) -> ExitCode {
         Command::Stats => print(&|out| remote::stats(&socket, out)),
         Command::Drops => print(&|out| remote::drops(&socket, out)),
         Command::Rules => print(&|out| remote::rules(&socket, out)),
-        Command::Ports => print(&|out| remote::ports(&socket, out)),
-        Command::Workers => print(&|out| remote::workers(&socket, out)),
+        Command::Ports(args) => print(&|out| ports::execute(&args, &socket, out)),
+        Command::Workers => print(&|out| ports::workers(&socket, out)),
     }
 }

@@ -5,10 +5,11 @@ use super::check::counted;
 use super::output::{Output, Result};
 use super::table::Side::{Left, Right};
 use super::table::{Side, print};
-use crate::control::snapshot::{DropRow, HelperRow, PortRow, RuleRow, Stats, WorkerRow};
+use crate::control::snapshot::{DropRow, HelperRow, RuleRow, Stats};
 use crate::control::{Client, ReloadReport, Request};
 use crate::dataplane::clock::unix_time;
 use crate::policy::ReloadMode;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// `reload`.
@@ -159,14 +160,7 @@ fn helpers(rows: &[HelperRow], out: &mut Output<'_>) -> Result {
 }
 
 fn helper(row: &HelperRow) -> [String; 8] {
-    let refused = row.refused.iter().filter(|(_, count)| **count > 0);
-    let refused: Vec<_> = refused
-        .map(|(why, count)| format!("{why} {count}"))
-        .collect();
-    let refused = match refused.is_empty() {
-        true => "-".into(),
-        false => refused.join(", "),
-    };
+    let refused = reasons(&row.refused);
     let counts = [
         row.flows,
         row.parsed,
@@ -180,6 +174,18 @@ fn helper(row: &HelperRow) -> [String; 8] {
     [
         name, flows, parsed, expected, used, expired, withdrawn, refused,
     ]
+}
+
+/// Those reasons that were counted, in one cell.
+pub(super) fn reasons(counts: &BTreeMap<String, u64>) -> String {
+    let counted = counts.iter().filter(|(_, count)| **count > 0);
+    let words: Vec<_> = counted
+        .map(|(why, count)| format!("{why} {count}"))
+        .collect();
+    match words.is_empty() {
+        true => "-".into(),
+        false => words.join(", "),
+    }
 }
 
 /// `drops`.
@@ -216,81 +222,7 @@ pub(super) fn rules(socket: &Path, out: &mut Output<'_>) -> Result {
     })
 }
 
-/// `ports`.
-pub(super) fn ports(socket: &Path, out: &mut Output<'_>) -> Result {
-    let rows: Vec<PortRow> = Client::connect(socket)?.all(&Request::Ports {})?;
-    let columns = [
-        ("PORT", Left),
-        ("DEVICE", Left),
-        ("DRIVER", Left),
-        ("MAC", Left),
-        ("LINK", Left),
-        ("QUEUES", Right),
-        ("RX-PACKETS", Right),
-        ("RX-BYTES", Right),
-        ("TX-PACKETS", Right),
-        ("TX-BYTES", Right),
-        ("MISSED", Right),
-        ("RX-ERRORS", Right),
-        ("NO-BUFFER", Right),
-        ("TX-ERRORS", Right),
-    ];
-    let word = |word: &str| if word.is_empty() { "-" } else { word }.to_owned();
-    show(out, rows, columns, |row| {
-        let (port, nic) = (&row.port, &row.nic);
-        [
-            port.name.clone(),
-            port.device.clone(),
-            word(&port.driver),
-            word(&port.mac),
-            word(&port.link),
-            format!("{}/{}", port.rx_queues, port.tx_queues),
-            row.rx_packets.to_string(),
-            row.rx_bytes.to_string(),
-            row.tx_packets.to_string(),
-            row.tx_bytes.to_string(),
-            nic.missed.to_string(),
-            nic.rx_errors.to_string(),
-            nic.no_buffer.to_string(),
-            nic.tx_errors.to_string(),
-        ]
-    })
-}
-
-/// `workers`.
-pub(super) fn workers(socket: &Path, out: &mut Output<'_>) -> Result {
-    let rows: Vec<WorkerRow> = Client::connect(socket)?.all(&Request::Workers {})?;
-    let columns = [
-        ("WORKER", Right),
-        ("FLOWS", Right),
-        ("RECEIVED", Right),
-        ("HANDED-OUT", Right),
-        ("HANDED-IN", Right),
-        ("BUSY", Right),
-        ("LOOPS", Right),
-        ("LOOP-P99", Right),
-        ("LONGEST", Right),
-        ("LOG-LOST", Right),
-    ];
-    show(out, rows, columns, |row| {
-        let whole = row.busy_seconds + row.idle_seconds;
-        let busy = 100.0 * row.busy_seconds / whole.max(f64::MIN_POSITIVE);
-        [
-            row.worker.to_string(),
-            row.flows.to_string(),
-            row.received.to_string(),
-            row.handed_out.to_string(),
-            row.handed_in.to_string(),
-            format!("{busy:.1}%"),
-            row.loops.to_string(),
-            format!("{:.1}us", row.loop_p99_seconds * 1e6),
-            format!("{:.1}us", row.loop_longest_seconds * 1e6),
-            row.log_lost.to_string(),
-        ]
-    })
-}
-
-fn show<T: serde::Serialize, const N: usize>(
+pub(super) fn show<T: serde::Serialize, const N: usize>(
     out: &mut Output<'_>,
     rows: Vec<T>,
     columns: [(&str, Side); N],

@@ -21,17 +21,19 @@ pub(super) fn execute(_policy: &std::path::Path) -> std::process::ExitCode {
 #[cfg(feature = "dpdk")]
 mod appliance {
     use crate::cli::logging;
-    use crate::control::appliance::{Appliance, NicStats, Parts, PortView};
+    use crate::control::appliance::{Appliance, LinkView, NicStats, Nics, Parts, PortView};
     use crate::control::listeners::Listeners;
     use crate::control::logfile::LogFile;
     use crate::control::thread::Control;
     use crate::dataplane::clock::unix_time;
     use crate::dataplane::dpdk::{
-        DpdkError, Eal, EalOptions, Hugepages, PortInfo, PortSpec, Ports, mempool, pci_devices,
+        DpdkError, Eal, EalOptions, Hugepages, Link, PortInfo, PortSpec, Ports, mempool,
+        pci_devices,
     };
     use crate::dataplane::idle::Idle;
     use crate::dataplane::launch::{Placement, launch};
     use crate::dataplane::shared::Shared;
+    use crate::dataplane::steer::BUCKETS;
     use crate::policy::{self, MAX_PORTS, Policy, PortId, Workers};
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     use std::path::Path;
@@ -91,6 +93,9 @@ mod appliance {
                 driver = port.driver,
                 rx_queues = port.rx_queues,
                 tx_queues = port.tx_queues,
+                mtu = port.mtu,
+                promiscuous = port.promiscuous,
+                rss = port.rss.words,
                 "port is open"
             );
         }
@@ -105,7 +110,8 @@ mod appliance {
         }
         let compiled = policy::compile(&policy, 1, workers);
         let registrar = eal.clone();
-        let running = launch(compiled, ios, &placement, move || {
+        let steering = ports.steering().clone();
+        let running = launch(compiled, ios, &placement, steering, move || {
             Box::new(
                 registrar
                     .register_thread()
@@ -127,10 +133,7 @@ mod appliance {
                 .collect(),
         })
         .with_log_file(log)
-        .with_port_stats(Box::new({
-            let ports = ports.clone();
-            move || nic_stats(&ports)
-        }));
+        .with_nics(Devices(ports.clone()));
         let control = Control::start(Arc::new(appliance), listeners, running.log.clone());
         match control {
             Ok(control) => control.join(),
@@ -158,6 +161,8 @@ mod appliance {
             .iter()
             .map(|port| PortSpec {
                 rx_queues: port.queues,
+                mtu: port.mtu,
+                promiscuous: port.promiscuous,
                 ..PortSpec::new(&port.name, &port.device)
             })
             .collect();
@@ -207,14 +212,7 @@ mod appliance {
 
     fn view(ports: &Ports, at: usize, info: &PortInfo) -> PortView {
         let mac: Vec<String> = info.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        let link = match ports.link(PortId(at as u8)) {
-            Some(link) if !link.up => "down".into(),
-            Some(link) => match link.mbps {
-                Some(mbps) => format!("up, {mbps} Mb/s"),
-                None => "up".into(),
-            },
-            None => "unknown".into(),
-        };
+        let link = ports.link(PortId(at as u8)).map(link);
         PortView {
             name: info.name.clone(),
             device: info.device.clone(),
@@ -222,22 +220,43 @@ mod appliance {
             mac: mac.join(":"),
             rx_queues: info.rx_queues,
             tx_queues: info.tx_queues,
-            link,
+            link: link.map_or_else(|| "unknown".into(), |link| link.to_string()),
+            mtu: info.mtu,
+            promiscuous: info.promiscuous,
+            rss: info.rss.words.clone(),
         }
     }
 
-    fn nic_stats(ports: &Ports) -> Vec<NicStats> {
-        (0..ports.info().len())
-            .map(|at| {
-                let stats = ports.stats(PortId(at as u8)).unwrap_or_default();
-                NicStats {
-                    missed: stats.imissed,
-                    rx_errors: stats.ierrors,
-                    no_buffer: stats.rx_nombuf,
-                    tx_errors: stats.oerrors,
-                }
-            })
-            .collect()
+    fn link(link: Link) -> LinkView {
+        let Link { up, mbps, .. } = link;
+        LinkView { up, mbps }
+    }
+
+    /// The ports, as the control side asks and tells them.
+    struct Devices(Arc<Ports>);
+
+    impl Nics for Devices {
+        fn stats(&self, port: usize) -> NicStats {
+            let stats = self.0.stats(PortId(port as u8)).unwrap_or_default();
+            NicStats {
+                missed: stats.imissed,
+                rx_errors: stats.ierrors,
+                no_buffer: stats.rx_nombuf,
+                tx_errors: stats.oerrors,
+            }
+        }
+
+        fn xstats(&self, port: usize) -> Vec<(String, u64)> {
+            self.0.xstats(PortId(port as u8))
+        }
+
+        fn link(&self, port: usize) -> Option<LinkView> {
+            self.0.link(PortId(port as u8)).map(link)
+        }
+
+        fn spread(&self, owners: &[u8; BUCKETS]) {
+            self.0.spread(owners);
+        }
     }
 
     /// The balance, at rest: what came in went out, or was dropped for a reason that has a name.

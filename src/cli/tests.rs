@@ -5,7 +5,7 @@ use super::conntrack::{FlowLine, Show};
 use super::events::EventLine;
 use super::expect::ExpectLine;
 use super::output::{Failure, Output};
-use super::{check, conntrack, expect, remote};
+use super::{check, conntrack, expect, ports, remote};
 use crate::conntrack::event::Kind;
 use crate::conntrack::record::{
     Carried, Counters, Detail, Endpoints, ExpectRecord, FlowRecord, MasterRecord,
@@ -763,9 +763,13 @@ fn the_other_commands_are_there() {
         "reload",
         "reload p",
         "check p",
+        "ports --xstats",
+        "ports rebalance",
+        "ports rebalance --dry-run",
     ] {
         assert!(parse(line).is_ok(), "{line}");
     }
+    assert_eq!(parse("ports --xstats rebalance").err(), Some(2));
     for line in ["stats", "drops", "rules", "ports", "workers"] {
         let args = parse(&format!("{line} --format json")).unwrap();
         assert_eq!(args.format, Format::Json);
@@ -791,8 +795,8 @@ fn run(line: &str, socket: PathBuf) -> (ExitCode, String, String) {
         Command::Stats => remote::stats(&socket, out),
         Command::Drops => remote::drops(&socket, out),
         Command::Rules => remote::rules(&socket, out),
-        Command::Ports => remote::ports(&socket, out),
-        Command::Workers => remote::workers(&socket, out),
+        Command::Ports(args) => ports::execute(&args, &socket, out),
+        Command::Workers => ports::workers(&socket, out),
         _ => Err(Failure::Told),
     });
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -980,6 +984,55 @@ fn counters_are_tables_for_people_and_json_for_programs() {
     assert_eq!(json("stats", &bed)["packets"]["forwarded"], 1);
     assert_eq!(json("ports", &bed)[0]["rx_bytes"], 47);
     assert_eq!(json("workers", &bed)[0]["flows"], 1);
+}
+
+#[test]
+fn load_is_shown_and_evened_out() {
+    let bed = {
+        let mut bed = Bed::new(2);
+        bed.start_control();
+        bed
+    };
+    let steering = bed.appliance.shared().steering.clone();
+    let hosts = (1..).filter(|host| steering.place(bed.bucket(*host)).is_of(1));
+    let hosts: Vec<u32> = hosts.take(8).collect();
+    let rebalance = |line: &str| {
+        std::thread::scope(|scope| {
+            let feeding = scope.spawn(|| {
+                for _ in 0..150 {
+                    hosts.iter().for_each(|host| bed.feed(*host));
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+            });
+            let (code, out, err) = run(line, bed.socket());
+            assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""));
+            feeding.join().unwrap();
+            out
+        })
+    };
+    let out = rebalance("ports rebalance --dry-run");
+    assert!(out.contains(" would move; 0 there already:"), "{out}");
+    assert!(out.contains("     1       64  100.0%"), "{out}");
+    let out = rebalance("ports rebalance");
+    assert!(out.contains(" begun to move; 0 there already:"), "{out}");
+    let (_, out, _) = run("ports rebalance --dry-run", bed.socket());
+    assert!(
+        out.contains("no packet came that belongs to a flow"),
+        "{out}"
+    );
+    assert!(out.contains("on their way since earlier"), "{out}");
+    let rows = json("workers", &bed);
+    let why = &rows[0]["handed_why"];
+    assert!(why["no-rss"].as_u64() > Some(0), "{rows}");
+    assert_eq!(
+        (&rows[0]["owned"], &rows[1]["buckets"]),
+        (&0.into(), &64.into())
+    );
+    let (_, out, _) = run("workers", bed.socket());
+    assert!(out.contains("  no-rss ") && out.contains("100.0%"), "{out}");
+    // Once its flows have ended, the control thread lets the buckets go.
+    assert!(run("conntrack -F", bed.socket()).0 == ExitCode::SUCCESS);
+    wait(|| json("workers", &bed)[1]["buckets"].as_u64() < Some(64));
 }
 
 #[test]

@@ -263,7 +263,12 @@ fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
         Request::Stats {} => answer.rows(&[appliance.stats()]),
         Request::Drops {} => answer.rows(&appliance.drops()),
         Request::Rules {} => answer.rows(&[appliance.rules(), appliance.counters()].concat()),
-        Request::Ports {} => answer.rows(&appliance.ports()),
+        Request::Ports { xstats: false } => answer.rows(&appliance.ports()),
+        Request::Ports { xstats: true } => answer.rows(&appliance.ports_with_xstats()),
+        Request::Rebalance { dry_run } => match appliance.rebalance(*dry_run) {
+            Ok(report) => answer.rows(&[report]),
+            Err(error) => answer.failed(&error, Value::Null),
+        },
         Request::Workers {} => answer.rows(&appliance.workers()),
     }
 }

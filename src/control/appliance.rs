@@ -11,6 +11,7 @@ use crate::base::rcu::Rcu;
 use crate::dataplane::clock::unix_time;
 use crate::dataplane::command::Command;
 use crate::dataplane::shared::Shared;
+use crate::dataplane::steer::BUCKETS;
 use crate::policy::{self, Compiled, NoNumber, Policy, PolicyErrors, ReloadMode, restart_needed};
 use crossbeam::channel::Sender;
 use parking_lot::Mutex;
@@ -40,8 +41,33 @@ pub struct PortView {
     pub rx_queues: u16,
     /// Transmit queues.
     pub tx_queues: u16,
-    /// State and speed of the link, in words.
+    /// State and speed of the link, in words, as it was seen last.
     pub link: String,
+    /// Longest IP packet; 0 where nobody knows.
+    pub mtu: u16,
+    /// Whether it takes frames for whatever address.
+    pub promiscuous: bool,
+    /// How it spreads packets over its queues, in words.
+    pub rss: String,
+}
+
+/// A port's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkView {
+    /// Whether it is up.
+    pub up: bool,
+    /// Its speed, if the device knows.
+    pub mbps: Option<u32>,
+}
+
+impl fmt::Display for LinkView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.up, self.mbps) {
+            (false, _) => f.write_str("down"),
+            (true, None) => f.write_str("up"),
+            (true, Some(mbps)) => write!(f, "up, {mbps} Mb/s"),
+        }
+    }
 }
 
 /// What a port itself counts.
@@ -57,8 +83,33 @@ pub struct NicStats {
     pub tx_errors: u64,
 }
 
-/// Asks the ports for what they count, in the order of the policy.
-pub type PortStats = Box<dyn Fn() -> Vec<NicStats> + Send + Sync>;
+/// The ports' devices, by their places in the policy. Asked and told from several threads; these know
+/// nothing.
+pub trait Nics: Send + Sync {
+    /// What a port counts itself.
+    fn stats(&self, _port: usize) -> NicStats {
+        NicStats::default()
+    }
+
+    /// What it counts beside that, by its driver's names.
+    fn xstats(&self, _port: usize) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
+    /// Its link; `None` where that is not to be known.
+    fn link(&self, _port: usize) -> Option<LinkView> {
+        None
+    }
+
+    /// Spreads packets anew: those of each bucket go to the worker that `owners` says.
+    fn spread(&self, _owners: &[u8; BUCKETS]) {}
+}
+
+/// Ports without a device.
+#[derive(Debug)]
+struct NoNics;
+
+impl Nics for NoNics {}
 
 /// What an [`Appliance`] is made of.
 #[derive(Debug)]
@@ -80,7 +131,11 @@ pub struct Appliance {
     pub(super) shared: Arc<Shared>,
     pub(super) commands: Vec<Sender<Command>>,
     pub(super) ports: Vec<PortView>,
-    pub(super) port_stats: PortStats,
+    pub(super) nics: Box<dyn Nics>,
+    /// The links as they were seen last, and how often each has changed.
+    pub(super) links: Mutex<Vec<(Option<LinkView>, u64)>>,
+    /// Held by who moves buckets of flows.
+    pub(super) moves: Mutex<()>,
     file: PathBuf,
     /// What was read at start and holds until a restart, whatever reloads bring.
     started: Policy,
@@ -177,7 +232,7 @@ impl fmt::Debug for Appliance {
 }
 
 impl Appliance {
-    /// A handle on the appliance of `parts`, whose ports count nothing by themselves.
+    /// A handle on the appliance of `parts`, whose ports have no device.
     pub fn new(parts: Parts) -> Self {
         let names = parts.shared.policy.with(Names::of);
         let ports = parts.ports.len();
@@ -185,7 +240,9 @@ impl Appliance {
             hub: Arc::new(Hub::new(parts.shared.clone())),
             shared: parts.shared,
             commands: parts.commands,
-            port_stats: Box::new(move || vec![NicStats::default(); ports]),
+            nics: Box::new(NoNics),
+            links: Mutex::new(vec![(None, 0); ports]),
+            moves: Mutex::new(()),
             ports: parts.ports,
             file: parts.file,
             started: parts.policy.clone(),
@@ -200,9 +257,9 @@ impl Appliance {
         }
     }
 
-    /// Asks `port_stats` for what the ports count. It is called from several threads.
-    pub fn with_port_stats(mut self, port_stats: PortStats) -> Self {
-        self.port_stats = port_stats;
+    /// With `nics` behind its ports.
+    pub fn with_nics(mut self, nics: impl Nics + 'static) -> Self {
+        self.nics = Box::new(nics);
         self
     }
 

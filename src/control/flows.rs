@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a worker may take for one piece. Workers loop within microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why flows could not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +39,7 @@ pub struct Judged {
 }
 
 /// Has a worker do one piece of work, and waits for what it says.
-fn ask<T>(
+pub(super) fn ask<T>(
     worker: usize,
     mailbox: &Sender<Command>,
     command: Command,

@@ -10,6 +10,7 @@ use super::snapshot::{VERSION, seconds};
 use crate::base::counter::Counter;
 use crate::base::histogram::{BOUNDS, Histogram, Times};
 use crate::conntrack::shard::CtCounters;
+use crate::dataplane::shared::Cause;
 use crate::pipeline::{Counters, DropReason};
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -73,6 +74,13 @@ metrics! {
     TxPackets COUNTER "shardwall_port_tx_packets_total" "Packets handed to the port."
     TxBytes COUNTER "shardwall_port_tx_bytes_total" "Bytes handed to the port."
     Missed COUNTER "shardwall_port_missed_packets_total" "Packets that found the port's receive queues full."
+    RxErrors COUNTER "shardwall_port_rx_errors_total" "Packets that came to the port damaged."
+    NoBuffer COUNTER "shardwall_port_no_buffer_total" "Receives of the port that found no free buffer."
+    TxErrors COUNTER "shardwall_port_tx_errors_total" "Packets that the port could not send."
+    LinkUp GAUGE "shardwall_port_link_up" "Whether the port's link is up (1) or down (0); -1 where that cannot be known."
+    LinkChanges COUNTER "shardwall_port_link_changes_total" "Changes of the port's link, in state or speed."
+    HashUsed COUNTER "shardwall_port_hash_used_packets_total" "Packets whose worker was read from the hash that the port told."
+    HashWrong COUNTER "shardwall_port_hash_wrong_total" "Hashes that the port told and that were wrong."
     HitPackets COUNTER "shardwall_policy_hits_packets_total" "Packets that matched the rule."
     HitBytes COUNTER "shardwall_policy_hits_bytes_total" "Bytes of the packets that matched the rule."
     CounterPackets COUNTER "shardwall_policy_counter_packets_total" "Packets that matched the rules which feed the named counter."
@@ -81,6 +89,8 @@ metrics! {
     LoopLongest GAUGE "shardwall_worker_loop_longest_seconds" "The longest of the worker's loops that did something."
     Cycles COUNTER "shardwall_worker_cycles_seconds_total" "Time in loops that did something (busy) or found nothing (idle)."
     Handoff COUNTER "shardwall_worker_handoff_packets_total" "Packets handed to other workers (out) or taken from them (in)."
+    HandoffWhy COUNTER "shardwall_worker_handoff_cause_packets_total" "Packets that were to be handed to other workers, by cause."
+    Owned GAUGE "shardwall_worker_owned_packets" "Packets of the buckets that are the worker's now, whoever received them; falls when a bucket goes."
     Generation GAUGE "shardwall_config_generation" "Number of the policy in force."
     ReloadSuccessful GAUGE "shardwall_config_last_reload_successful" "Whether the last reload worked."
     ReloadSuccess GAUGE "shardwall_config_last_reload_success_timestamp_seconds" "When a reload worked last; the start counts."
@@ -285,6 +295,17 @@ fn ports(appliance: &Appliance, out: &mut Families) {
         out.add(Id::TxPackets, labels, row.tx_packets as f64);
         out.add(Id::TxBytes, labels, row.tx_bytes as f64);
         out.add(Id::Missed, labels, row.nic.missed as f64);
+        out.add(Id::RxErrors, labels, row.nic.rx_errors as f64);
+        out.add(Id::NoBuffer, labels, row.nic.no_buffer as f64);
+        out.add(Id::TxErrors, labels, row.nic.tx_errors as f64);
+        out.add(Id::LinkChanges, labels, row.link_changes as f64);
+        out.add(Id::HashUsed, labels, row.hash_used as f64);
+        out.add(Id::HashWrong, labels, row.hash_wrong as f64);
+    }
+    let links = appliance.links.lock();
+    for (port, (link, _)) in appliance.ports.iter().zip(links.iter()) {
+        let up = link.map_or(-1.0, |link| f64::from(u8::from(link.up)));
+        out.add(Id::LinkUp, &[("port", &port.name)], up);
     }
 }
 
@@ -303,6 +324,15 @@ fn workers(appliance: &Appliance, out: &mut Families) {
         let (taken, given) = (counters.handed_in.get(), counters.handed_out.get());
         out.add(Id::Handoff, &direction("in"), taken as f64);
         out.add(Id::Handoff, &direction("out"), given as f64);
+        for cause in Cause::ALL {
+            let count = counters.handed[*cause as usize].get();
+            let labels = [("worker", worker.as_str()), ("cause", cause.name())];
+            out.add(Id::HandoffWhy, &labels, count as f64);
+        }
+    }
+    for (worker, (owned, ..)) in appliance.owned().into_iter().enumerate() {
+        let worker = worker.to_string();
+        out.add(Id::Owned, &[("worker", &worker)], owned as f64);
     }
 }
 

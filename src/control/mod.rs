@@ -17,11 +17,14 @@ pub mod listeners;
 pub mod logfile;
 pub mod metrics;
 pub mod protocol;
+pub mod rebalance;
 pub mod snapshot;
 pub mod thread;
 pub mod watch;
 
 mod health;
+mod links;
+mod movers;
 mod pressure;
 mod systemd;
 
@@ -30,7 +33,9 @@ pub(crate) mod testbed;
 #[cfg(test)]
 mod tests;
 
-pub use appliance::{Appliance, NicStats, Parts, PortView, ReloadError, ReloadReport};
+pub use appliance::{
+    Appliance, LinkView, NicStats, Nics, Parts, PortView, ReloadError, ReloadReport,
+};
 pub use client::{Client, ClientError};
 pub use diff::{DiffError, DiffReport};
 pub use listeners::{Listeners, StartError};

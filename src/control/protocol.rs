@@ -68,7 +68,18 @@ pub enum Request {
     /// A row for each rule, a [`super::snapshot::RuleRow`].
     Rules {},
     /// A row for each port, a [`super::snapshot::PortRow`].
-    Ports {},
+    Ports {
+        /// With what the drivers count.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        xstats: bool,
+    },
+    /// Deal the buckets of flows out anew, or say how; one row, a
+    /// [`super::rebalance::RebalanceReport`].
+    Rebalance {
+        /// Only say.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        dry_run: bool,
+    },
     /// A row for each worker, a [`super::snapshot::WorkerRow`].
     Workers {},
 }

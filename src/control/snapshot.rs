@@ -7,7 +7,7 @@ use super::appliance::{Appliance, NicStats, PortView, ReloadState};
 use crate::base::counter::Counter;
 use crate::conntrack::helper::Refusal;
 use crate::conntrack::shard::{CtCounters, HelperCounters};
-use crate::dataplane::shared::WorkerCounters;
+use crate::dataplane::shared::{Cause, WorkerCounters};
 use crate::helpers;
 use crate::pipeline::{Counters, DropReason};
 use serde::{Deserialize, Serialize};
@@ -175,10 +175,19 @@ pub struct PortRow {
     /// What it counts itself.
     #[serde(flatten)]
     pub nic: NicStats,
+    /// How often its link has changed.
+    pub link_changes: u64,
+    /// Packets whose worker was read from the hash that the port told.
+    pub hash_used: u64,
+    /// Hashes that the port told and that were wrong: no worker believes it after its first.
+    pub hash_wrong: u64,
+    /// What its driver counts, by the driver's names, if that was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub xstats: BTreeMap<String, u64>,
 }
 
 /// A worker and its load.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerRow {
     /// Its number.
     pub worker: usize,
@@ -190,6 +199,18 @@ pub struct WorkerRow {
     pub handed_out: u64,
     /// Frames that other workers handed to it.
     pub handed_in: u64,
+    /// Frames that it could not hand over, because a ring was full, or that it could not put by.
+    pub handed_lost: u64,
+    /// Why frames were to be handed over, by the cause's name.
+    pub handed_why: BTreeMap<String, u64>,
+    /// Buckets of flows that are its own.
+    pub buckets: usize,
+    /// Packets of these, whoever received them; not counted if there is one worker.
+    pub owned: u64,
+    /// The busiest of these buckets.
+    pub busiest: u8,
+    /// That bucket's packets.
+    pub busiest_packets: u64,
     /// Seconds in loops that did something.
     pub busy_seconds: f64,
     /// Seconds in loops that found nothing.
@@ -379,43 +400,72 @@ impl Appliance {
 
     /// The ports, in the policy's order.
     pub fn ports(&self) -> Vec<PortRow> {
-        let nics = (self.port_stats)();
-        let ports = self.ports.iter().enumerate();
+        let links = self.links.lock().clone();
+        let ports = self.ports.iter().zip(links).enumerate();
         ports
-            .map(|(at, port)| PortRow {
-                port: port.clone(),
+            .map(|(at, (port, (link, link_changes)))| PortRow {
+                port: PortView {
+                    link: link.map_or_else(|| port.link.clone(), |link| link.to_string()),
+                    ..port.clone()
+                },
+                link_changes,
+                hash_used: self.sum(|worker| &worker.ports[at].hash_used),
+                hash_wrong: self.sum(|worker| &worker.ports[at].hash_wrong),
+                xstats: BTreeMap::new(),
                 rx_packets: self.sum(|worker| &worker.ports[at].rx.packets),
                 rx_bytes: self.sum(|worker| &worker.ports[at].rx.bytes),
                 tx_packets: self.sum(|worker| &worker.ports[at].tx.packets),
                 tx_bytes: self.sum(|worker| &worker.ports[at].tx.bytes),
-                nic: nics.get(at).copied().unwrap_or_default(),
+                nic: self.nics.stats(at),
             })
             .collect()
     }
 
+    /// The same with what the drivers count.
+    pub fn ports_with_xstats(&self) -> Vec<PortRow> {
+        let mut rows = self.ports();
+        for (at, row) in rows.iter_mut().enumerate() {
+            row.xstats = self.nics.xstats(at).into_iter().collect();
+        }
+        rows
+    }
+
     /// The workers.
     pub fn workers(&self) -> Vec<WorkerRow> {
-        let workers = self.shared.workers.iter().enumerate();
+        let workers = self.shared.workers.iter().zip(self.owned()).enumerate();
         workers
-            .map(|(worker, counters)| {
-                let ct = &counters.path.ct;
-                let ended = ct.delete.get();
-                let busy = counters.busy.get();
-                WorkerRow {
-                    worker,
-                    flows: ct.insert.get().saturating_sub(ended),
-                    received: counters.path.received.get(),
-                    handed_out: counters.handed_out.get(),
-                    handed_in: counters.handed_in.get(),
-                    busy_seconds: seconds(busy.sum),
-                    idle_seconds: seconds(counters.idle_nanos.get()),
-                    loops: counters.loops.get(),
-                    busy_loops: busy.count(),
-                    loop_p99_seconds: busy.quantile(0.99) / 1e9,
-                    loop_longest_seconds: seconds(busy.longest),
-                    log_lost: counters.log_lost.get(),
-                }
-            })
+            .map(
+                |(worker, (counters, (owned, buckets, busiest, busiest_packets)))| {
+                    let ct = &counters.path.ct;
+                    let ended = ct.delete.get();
+                    let busy = counters.busy.get();
+                    let causes = Cause::ALL.iter();
+                    let handed_why = causes.map(|cause| {
+                        let count = counters.handed[*cause as usize].get();
+                        (cause.name().to_owned(), count)
+                    });
+                    WorkerRow {
+                        worker,
+                        flows: ct.insert.get().saturating_sub(ended),
+                        received: counters.path.received.get(),
+                        handed_out: counters.handed_out.get(),
+                        handed_in: counters.handed_in.get(),
+                        handed_lost: counters.path.drops[DropReason::HandoffFull as usize].get(),
+                        handed_why: handed_why.collect(),
+                        buckets,
+                        owned,
+                        busiest,
+                        busiest_packets,
+                        busy_seconds: seconds(busy.sum),
+                        idle_seconds: seconds(counters.idle_nanos.get()),
+                        loops: counters.loops.get(),
+                        busy_loops: busy.count(),
+                        loop_p99_seconds: busy.quantile(0.99) / 1e9,
+                        loop_longest_seconds: seconds(busy.longest),
+                        log_lost: counters.log_lost.get(),
+                    }
+                },
+            )
             .collect()
     }
 }

@@ -6,6 +6,7 @@ use super::listeners::Listeners;
 use super::thread::Control;
 use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
+use crate::base::toeplitz::SymmetricKey;
 use crate::conntrack::limit::Budget;
 use crate::dataplane::clock::Clock;
 use crate::dataplane::command::mailbox;
@@ -13,7 +14,7 @@ use crate::dataplane::handoff::Rings;
 use crate::dataplane::idle::Idle;
 use crate::dataplane::memory::MemoryIo;
 use crate::dataplane::shared::Shared;
-use crate::dataplane::steer::Steer;
+use crate::dataplane::steer::{BUCKETS, Steering};
 use crate::dataplane::worker::{self, LogEvent, Worker};
 use crate::pipeline::Pipeline;
 use crate::pipeline::defrag::{Defrag, Limits};
@@ -130,7 +131,10 @@ impl Bed {
         let clock = Clock::start();
         let (domain, readers) = Domain::new(workers);
         let compiled = policy::compile(&checked.model, 1, workers);
-        let shared = Arc::new(Shared::new(Rcu::new(domain, compiled), workers, clock));
+        let key = SymmetricKey::new(0x6d5a);
+        let steering = Steering::new(key, HashKey::from_seed(2), workers, BUCKETS);
+        let policy = Rcu::new(domain, compiled);
+        let shared = Arc::new(Shared::new(policy, steering, clock));
         let io = MemoryIo::new(2, workers);
         let outer = io[0].clone();
         let (log, events) = bounded(1024);
@@ -159,7 +163,6 @@ impl Bed {
                     defrag,
                     pipeline,
                     rings,
-                    steer: Steer::new(HashKey::from_seed(2), workers),
                     commands: receiver,
                     log: log.clone(),
                     reader,
@@ -235,6 +238,14 @@ impl Bed {
         let frame = frame(addrs, Segment::Udp { sport, dport }, b"query");
         let queue = host as usize % self.workers;
         self.io.wire(PortId(0)).lock().arriving[queue].push_back(frame);
+    }
+
+    /// The bucket of the flow that [`Bed::feed`] and [`Bed::send`] send a packet of.
+    pub(crate) fn bucket(&self, host: u32) -> u8 {
+        let src = 0x0a00_0000 + host;
+        let words = src ^ SERVER;
+        let folded = (words ^ words >> 16) as u16 ^ 4000 ^ 53;
+        self.appliance.shared().steering.bucket_of(folded)
     }
 
     /// Sends `payload` from port 4000 of host `host` behind `lan` to port `dport` of the server.

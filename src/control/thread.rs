@@ -10,6 +10,7 @@ use super::events::Writer;
 use super::health::Health;
 use super::listeners::Listeners;
 use super::metrics::Metrics;
+use super::movers::Movers;
 use super::pressure::Pressure;
 use super::{api, systemd};
 use crate::dataplane::worker::LogEvent;
@@ -135,6 +136,7 @@ async fn serve(
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = 0;
     let mut pressure = Pressure::default();
+    let mut movers = Movers::default();
     systemd::ready(appliance);
     loop {
         tokio::select! {
@@ -150,6 +152,8 @@ async fn serve(
                 shared.epoch.set(shared.clock.epoch_nanos());
                 health.look(&shared);
                 pressure.look(appliance, shared.clock.now());
+                appliance.look_at_links();
+                movers.look(appliance);
                 if health.stuck().is_none() && sd_notify::watchdog_enabled().is_some() {
                     systemd::alive();
                 }

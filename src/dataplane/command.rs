@@ -2,6 +2,7 @@
 //! a bounded piece of work, and a worker does at most one a loop, so that a listing of any length
 //! never holds packets up.
 
+use super::steer::BUCKETS;
 use crate::base::time::Now;
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
@@ -56,6 +57,23 @@ pub enum Command {
         /// The answer.
         reply: Sender<Option<Found>>,
     },
+    /// How many flows there are of each bucket, from a cursor on.
+    CountBuckets {
+        /// Where to go on.
+        cursor: Cursor,
+        /// The answer.
+        reply: Sender<Counted>,
+    },
+    /// A bucket of which the worker has no flow left was turned over to another: tell that one once all
+    /// packets from before have passed.
+    Depart {
+        /// The bucket.
+        bucket: u8,
+        /// The other worker.
+        heir: usize,
+        /// Comes once that is told.
+        reply: Sender<()>,
+    },
     /// The worker's expectations from a place on.
     Expectations {
         /// Where to go on.
@@ -78,6 +96,18 @@ pub struct Found {
     pub dir: Dir,
     /// The helper that expected it.
     pub expected_by: Option<HelperId>,
+}
+
+/// An answer about buckets.
+#[derive(Debug)]
+pub struct Counted {
+    /// Flows in the piece that was looked at, by bucket.
+    pub flows: Box<[u32; BUCKETS]>,
+    /// Packets so far, by bucket, that found their flow here while the bucket leaves. A flow that does
+    /// not begin, and of which no packet comes, is seen by whoever looks at the whole table.
+    pub stayed: Box<[u32; BUCKETS]>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
 }
 
 /// An answer about flows.
@@ -125,7 +155,8 @@ pub fn mailbox() -> (Sender<Command>, Receiver<Command>) {
     bounded(QUEUE)
 }
 
-/// Does one piece of work on the flows of `pipeline`; `policy` is in force.
+/// Does one piece of work on the flows of `pipeline`; `policy` is in force. What is about buckets is the
+/// worker's own to do.
 #[cold]
 pub fn execute(command: Command, pipeline: &mut Pipeline, policy: &Compiled, now: Now) {
     let ticks = now.ticks();
@@ -147,6 +178,7 @@ pub fn execute(command: Command, pipeline: &mut Pipeline, policy: &Compiled, now
             });
             let _ = reply.try_send(found);
         }
+        Command::CountBuckets { .. } | Command::Depart { .. } => {}
         Command::Flush { cursor, reply } => {
             let (flows, next) = shard.scan(cursor, SCAN);
             shard.remove(&flows);

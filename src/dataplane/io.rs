@@ -4,6 +4,7 @@
 //! it and a transmit queue of its own on every port. Nothing here is called more than once a
 //! burst, except through the frame itself.
 
+use super::rss::Kinds;
 use crate::policy::PortId;
 use crate::wire::Checksum;
 use arrayvec::ArrayVec;
@@ -27,6 +28,11 @@ pub trait Frame: Send + std::fmt::Debug {
     fn l4_sum(&self) -> Checksum {
         Checksum::Unknown
     }
+    /// The hash by which the port chose the queue, if it tells.
+    #[inline]
+    fn rss(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// One worker's ports.
@@ -36,6 +42,11 @@ pub trait Io {
 
     /// How many ports there are; `PortId`s run from zero.
     fn ports(&self) -> usize;
+
+    /// What `port` hashes by the key that owners go by; nothing, if it spreads packets otherwise.
+    fn hashes(&self, _port: PortId) -> Kinds {
+        Kinds::default()
+    }
 
     /// Appends what has arrived on this worker's queues of `port` to `out`, up to its capacity.
     fn rx(&mut self, port: PortId, out: &mut Batch<Self::Buf>);

@@ -10,7 +10,7 @@ use super::handoff::Rings;
 use super::idle::Idle;
 use super::io::Io;
 use super::shared::Shared;
-use super::steer::Steer;
+use super::steer::Steering;
 use super::worker::{LogEvent, Parts, Worker};
 use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
@@ -100,12 +100,13 @@ impl<I> Running<I> {
     }
 }
 
-/// Starts one worker for each of `ios`. `enter` runs first on each worker's thread, and what it
+/// Starts one worker for each of `ios`, among whom `steering` divides the flows. `enter` runs first on each worker's thread, and what it
 /// returns lives as long as the worker.
 pub fn launch<I>(
     policy: Compiled,
     ios: Vec<I>,
     placement: &Placement,
+    steering: Arc<Steering>,
     enter: impl Fn() -> Box<dyn Any> + Send + Sync + 'static,
 ) -> Result<Running<I>, LaunchError>
 where
@@ -131,9 +132,9 @@ where
     let expecters = Pipeline::expecters(&budget, workers, policy.conntrack().expect_max);
     let clock = Clock::start();
     let (domain, readers) = Domain::new(workers);
-    let shared = Arc::new(Shared::new(Rcu::new(domain, policy), workers, clock));
+    let shared = Arc::new(Shared::new(Rcu::new(domain, policy), steering, clock));
     let (log, log_events) = bounded(LOG_QUEUE);
-    let (buckets, owners) = (HashKey::random(), HashKey::random());
+    let secret = HashKey::random();
     let enter = Arc::new(enter);
     let mut commands = Vec::new();
     let mut threads = Vec::new();
@@ -160,18 +161,16 @@ where
                 // On its own core, so that its memory is near.
                 let counters = all.workers[id].path.clone();
                 let defrag = Defrag::new(Limits::DEFAULT, HashKey::random(), counters.clone());
-                let mut pipeline = Pipeline::sharing(id, budget, expecter, buckets, now, counters);
+                let mut pipeline = Pipeline::sharing(id, budget, expecter, secret, now, counters);
                 pipeline.shard_mut().populate();
                 let events = all.workers[id].events.clone();
                 pipeline.shard_mut().report_to(events);
-                let steer = Steer::new(owners, workers);
                 Worker::new(Parts {
                     id,
                     io,
                     pipeline,
                     defrag,
                     rings,
-                    steer,
                     commands: requests,
                     log,
                     reader,

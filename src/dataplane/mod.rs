@@ -14,6 +14,7 @@ pub mod idle;
 pub mod io;
 pub mod launch;
 pub mod memory;
+pub mod rss;
 pub mod shared;
 pub mod steer;
 pub mod worker;

@@ -1,8 +1,9 @@
-//! What workers and the control thread share, and nothing else: the policy, counters with one
-//! writer each, the stop flag.
+//! What workers and the control thread share, and nothing else: the policy, whose flows are
+//! whose, counters with one writer each, the stop flag.
 
 use super::clock::Clock;
 use super::halt::Halt;
+use super::steer::{BUCKETS, Steering};
 use crate::base::counter::{Counter, Traffic};
 use crate::base::histogram::Histogram;
 use crate::base::rcu::Rcu;
@@ -20,6 +21,48 @@ pub struct PortCounters {
     pub rx: Traffic,
     /// Given to it, what the firewall made itself included.
     pub tx: Traffic,
+    /// Packets whose bucket was read from the hash that the port told.
+    pub hash_used: Counter,
+    /// Hashes that were told and wrong.
+    pub hash_wrong: Counter,
+}
+
+/// Declares once why packets are handed over.
+macro_rules! causes {
+    ($($variant:ident $name:literal $text:literal)*) => {
+        /// Why a packet came to a worker that does not own its flow.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Cause {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Cause {
+            /// Every cause, in the order of their numbers.
+            pub const ALL: &[Cause] = &[$(Cause::$variant),*];
+
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The word for it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Cause::$variant => $name),* }
+            }
+
+            /// What it means.
+            pub const fn text(self) -> &'static str {
+                match self { $(Cause::$variant => $text),* }
+            }
+        }
+    };
+}
+
+causes! {
+    NoRss "no-rss" "The port does not spread packets by the hash that owners go by."
+    OtherHash "other-hash" "The NIC hashes this kind of packet otherwise, or its table has another worker's queue there."
+    IcmpError "icmp-error" "An ICMP error about a flow, whose own addresses are others."
+    Fragment "fragment" "A fragment, which has no ports: to the worker that collects the datagram, or all of it to the owner."
+    Moved "moved" "Its bucket is on its way to another worker."
 }
 
 /// What one worker counts.
@@ -33,6 +76,10 @@ pub struct WorkerCounters {
     pub handed_out: Counter,
     /// Frames taken from other workers.
     pub handed_in: Counter,
+    /// Frames that were to be handed over, by [`Cause`]; those that found the ring full are among them.
+    pub handed: [Counter; Cause::COUNT],
+    /// Packets that this worker received of each bucket, if there are others.
+    pub buckets: Box<[Counter; BUCKETS]>,
     /// Events of its flows, on their way to the control thread.
     pub events: Arc<event::Queue>,
     /// Log lines that found the channel full.
@@ -52,6 +99,8 @@ impl Default for WorkerCounters {
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             handed_out: Counter::default(),
             handed_in: Counter::default(),
+            handed: Default::default(),
+            buckets: Box::new(std::array::from_fn(|_| Counter::default())),
             events: Arc::default(),
             log_lost: Counter::default(),
             busy: Histogram::default(),
@@ -86,6 +135,8 @@ impl WorkerCounters {
 pub struct Shared {
     /// The policy in force.
     pub policy: Rcu<Compiled>,
+    /// Whose flows are whose.
+    pub steering: Arc<Steering>,
     /// For each worker.
     pub workers: Vec<WorkerCounters>,
     /// The workers' clock.
@@ -98,14 +149,16 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// For `workers` workers under `policy`.
-    pub fn new(policy: Rcu<Compiled>, workers: usize, clock: Clock) -> Self {
-        let halt = Halt::new(workers);
-        let workers = (0..workers).map(|_| WorkerCounters::default()).collect();
+    /// For workers under `policy` among whom `steering` divides the flows.
+    pub fn new(policy: Rcu<Compiled>, steering: Arc<Steering>, clock: Clock) -> Self {
+        let halt = Halt::new(steering.workers());
+        let workers = 0..steering.workers();
+        let workers = workers.map(|_| WorkerCounters::default()).collect();
         let epoch = policy.with(|policy| policy.epoch().clone());
         epoch.set(clock.epoch_nanos());
         Self {
             policy,
+            steering,
             workers,
             clock,
             epoch,

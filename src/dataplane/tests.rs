@@ -5,13 +5,15 @@ use super::clock::Clock;
 use super::command::{self, Command};
 use super::handoff::{RING, Rings};
 use super::idle::Idle;
+use super::io::Io;
 use super::memory::MemoryIo;
 use super::shared::Shared;
-use super::steer::Steer;
+use super::steer::{BUCKETS, Steer, Steering};
 use super::worker::{Parts, Worker};
 use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
 use crate::base::time::Now;
+use crate::base::toeplitz::SymmetricKey;
 use crate::pipeline::defrag::{Defrag, Limits};
 use crate::pipeline::{DropReason, Pipeline};
 use crate::policy::{self, PortId};
@@ -24,7 +26,9 @@ use std::sync::Arc;
 
 mod fragments;
 mod loops;
+mod moves;
 mod order;
+mod rss;
 
 const LAN: PortId = PortId(0);
 const WAN: PortId = PortId(1);
@@ -50,9 +54,15 @@ chains:
       - { name: outbound, iif: lan, ct: new, action: accept }
 ";
 
+/// How flows are divided in all of these tests.
+fn steering(workers: usize) -> Arc<Steering> {
+    let key = SymmetricKey::new(0x6d5a);
+    Steering::new(key, HashKey::from_seed(2), workers, BUCKETS)
+}
+
 /// Some workers and the outer ends of their ports.
-struct Rig {
-    workers: Vec<Worker<MemoryIo>>,
+struct Rig<I: Io = MemoryIo> {
+    workers: Vec<Worker<I>>,
     wires: MemoryIo,
     shared: Arc<Shared>,
     commands: Vec<Sender<Command>>,
@@ -66,12 +76,23 @@ impl Rig {
     }
 
     fn under(workers: usize, policy: &str) -> Self {
+        Self::with(workers, policy, |ports| ports)
+    }
+}
+
+impl<I: Io> Rig<I> {
+    /// With ports that `make` makes of those in memory.
+    fn with(workers: usize, policy: &str, make: impl Fn(MemoryIo) -> I) -> Self {
         let checked = policy::parse("test", policy).unwrap_or_else(|e| panic!("{e}"));
         let compiled = policy::compile(&checked.model, 1, workers);
         let limit = compiled.conntrack().max / workers as u32;
         let (domain, readers) = Domain::new(workers);
         let clock = Clock::start();
-        let shared = Arc::new(Shared::new(Rcu::new(domain, compiled), workers, clock));
+        let shared = Arc::new(Shared::new(
+            Rcu::new(domain, compiled),
+            steering(workers),
+            clock,
+        ));
         let (log, log_events) = bounded(8);
         let ios = MemoryIo::new(3, workers);
         let wires = ios[0].clone();
@@ -88,11 +109,10 @@ impl Rig {
                 let key = HashKey::from_seed(1);
                 Worker::new(Parts {
                     id,
-                    io,
+                    io: make(io),
                     defrag: Defrag::new(Limits::DEFAULT, key, counters.clone()),
                     pipeline: Pipeline::new(id, limit, key, Now::from_secs(1), counters),
                     rings,
-                    steer: Steer::new(HashKey::from_seed(2), workers),
                     commands: requests,
                     log: log.clone(),
                     reader,
@@ -146,7 +166,7 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
+impl<I: Io> Drop for Rig<I> {
     fn drop(&mut self) {
         let mut left = 0;
         for worker in self.workers.drain(..) {

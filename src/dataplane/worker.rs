@@ -20,13 +20,15 @@
 //! Owned by its thread; shares only what [`super::shared`] and the rings hold.
 
 mod fragments;
+mod moves;
 
-use super::command::{self, Command};
-use super::handoff::{Handed, Rings};
+use super::command::Command;
+use super::handoff::{Handed, Item, Rings};
 use super::idle::{Idle, Rest};
 use super::io::{BURST, Batch, Frame, Io};
-use super::shared::{Shared, WorkerCounters};
-use super::steer::Steer;
+use super::rss::Belief;
+use super::shared::{Cause, Shared, WorkerCounters};
+use super::steer::{BUCKETS, Steer};
 use crate::base::rcu::Reader;
 use crate::base::time::Now;
 use crate::conntrack::types::CtState;
@@ -38,6 +40,7 @@ use crate::wire::Parsed;
 use crate::wire::fragment::MAX_JOINED;
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender};
+use moves::{Departure, Route};
 use std::sync::Arc;
 
 /// Entries whose timers one loop looks at, at most.
@@ -75,8 +78,6 @@ pub struct Parts<I: Io> {
     pub defrag: Defrag<I::Buf>,
     /// Its ends of the rings.
     pub rings: Rings<I::Buf>,
-    /// Who owns what.
-    pub steer: Steer,
     /// Requests.
     pub commands: Receiver<Command>,
     /// Where log events go.
@@ -112,6 +113,14 @@ struct Core<I: Io> {
     /// From each worker, the group that is on its way, as far as it was taken.
     arriving: Box<[Group<I::Buf>]>,
     steer: Steer,
+    /// Of each port, whether the hash that it tells is to be believed.
+    beliefs: Box<[Belief]>,
+    /// What this worker puts by of a bucket that comes to it.
+    held: Vec<Handed<I::Buf>>,
+    /// A bucket that goes from it.
+    departure: Option<Departure>,
+    /// Packets of each bucket that leaves which found their flow here still.
+    stayed: Box<[u32; BUCKETS]>,
     log: Sender<LogEvent>,
     shared: Arc<Shared>,
     /// Frames that wait to be sent, for each port.
@@ -126,6 +135,10 @@ impl<I: Io> Worker<I> {
     pub fn new(parts: Parts<I>) -> Self {
         let out = (0..parts.io.ports()).map(|_| Batch::new()).collect();
         let arriving = (0..parts.rings.workers()).map(|_| Group::new()).collect();
+        let ports = (0..parts.io.ports()).map(|port| parts.io.hashes(PortId(port as u8)));
+        let beliefs = ports.map(Belief::new).collect();
+        let steer = Steer::new(parts.shared.steering.clone());
+        let held = if steer.is_alone() { 0 } else { moves::HELD };
         Self {
             core: Core {
                 id: parts.id,
@@ -135,7 +148,11 @@ impl<I: Io> Worker<I> {
                 joined: vec![0; MAX_JOINED].into(),
                 rings: parts.rings,
                 arriving,
-                steer: parts.steer,
+                steer,
+                beliefs,
+                held: Vec::with_capacity(held),
+                departure: None,
+                stayed: Box::new([0; BUCKETS]),
                 log: parts.log,
                 shared: parts.shared.clone(),
                 out,
@@ -194,6 +211,9 @@ impl<I: Io> Worker<I> {
         for worker in 0..core.rings.workers() {
             moved += core.take_handed(policy, now, worker);
         }
+        if core.departure.is_some() {
+            core.depart();
+        }
         core.flush();
         core.pipeline.shard_mut().expire(now.ticks(), EXPIRE);
         core.defrag.expire(now.ticks(), EXPIRE_DATAGRAMS);
@@ -201,7 +221,7 @@ impl<I: Io> Worker<I> {
         let command = self.commands.try_recv().ok();
         let busy = moved > 0 || command.is_some();
         if let Some(command) = command {
-            command::execute(command, &mut core.pipeline, policy, now);
+            core.execute(command, policy, now);
         }
         let end = self.shared.clock.now();
         core.counters().looped(busy, now, end);
@@ -217,11 +237,17 @@ impl<I: Io> Worker<I> {
             batch.clear();
         }
         for worker in 0..self.core.rings.workers() {
-            while self.core.rings.pop(worker).is_some() {
-                left += 1;
+            loop {
+                let taken = self.core.rings.take(worker);
+                if taken.is_empty() {
+                    break;
+                }
+                let frames = taken.iter().filter(|it| matches!(it, Item::Frame(_)));
+                left += frames.count();
             }
             left += self.core.arriving[worker].drain(..).count();
         }
+        left += self.core.held.drain(..).count() + self.core.rings.unpublished();
         self.core.defrag.clear(DropReason::Shutdown);
         for _ in 0..left {
             self.core.pipeline.counters().dropped(DropReason::Shutdown);
@@ -249,94 +275,207 @@ impl<I: Io> Core<I> {
         let mut arrived = Batch::new();
         self.io.rx(port, &mut arrived);
         let received = arrived.len();
+        self.has_drained(port, received);
         if received == 0 {
             return 0;
         }
+        let bytes = if self.steer.is_alone() {
+            let mut bytes = 0;
+            for (at, frame) in arrived.iter().enumerate() {
+                bytes += frame.frame_len() as u64;
+                self.prepare(at, policy, port, frame);
+            }
+            self.process(policy, now, arrived, |_| port);
+            bytes
+        } else {
+            self.deal(policy, now, port, arrived)
+        };
+        let counters = self.counters();
+        counters.path.received.add(received as u64);
+        let rx = &counters.ports[usize::from(port.0)].rx;
+        rx.packets.add(received as u64);
+        rx.bytes.add(bytes);
+        received
+    }
+
+    /// Deals out a burst from `port`: hands over what others own, and takes the rest through the later
+    /// stages. Returns its bytes.
+    fn deal(&mut self, policy: &Compiled, now: Now, port: PortId, arrived: Batch<I::Buf>) -> u64 {
         let mut bytes = 0;
         let mut frames = Batch::new();
+        self.beliefs[usize::from(port.0)].begin();
         for frame in arrived {
             bytes += frame.frame_len() as u64;
             // The slot of a frame that is handed over serves the next one.
-            self.prepare(frames.len(), policy, port, &frame);
-            let Slot { parsed, prepared } = &self.slots[frames.len()];
-            let owner = if parsed.fragment.is_part() {
+            let at = frames.len();
+            self.prepare(at, policy, port, &frame);
+            let Slot { parsed, prepared } = &self.slots[at];
+            if parsed.fragment.is_part() {
                 let owner = self.collector(port, frame.data(), parsed);
                 if owner == self.id {
                     // At once: its datagram may go to another worker, as may what follows.
                     frames.push(frame);
                     self.process(policy, now, std::mem::take(&mut frames), |_| port);
-                    continue;
+                } else {
+                    let handed = Handed {
+                        frame,
+                        port,
+                        follow: 0,
+                        bucket: Handed::<I::Buf>::BOUND,
+                    };
+                    self.hand_over(owner, handed, Cause::Fragment);
                 }
-                owner
-            } else {
-                self.steer.owner(prepared.key(), self.id)
-            };
-            if owner == self.id {
+                continue;
+            }
+            let Some(key) = prepared.key() else {
                 frames.push(frame);
-            } else {
-                let follow = 0;
-                let handed = Handed {
-                    frame,
-                    port,
-                    follow,
-                };
-                self.hand_over(owner, handed);
+                continue;
+            };
+            let belief = &mut self.beliefs[usize::from(port.0)];
+            let counters = &self.shared.workers[self.id];
+            let compute = || self.steer.bucket(key);
+            let bucket = match frame.rss() {
+                Some(told) => {
+                    let counters = &counters.ports[usize::from(port.0)];
+                    belief.bucket(told, parsed, counters, compute)
+                }
+                None => compute(),
+            };
+            counters.buckets[usize::from(bucket) % BUCKETS].add(1);
+            let place = self.steer.place(bucket);
+            if place.is_of(self.id) {
+                frames.push(frame);
+                continue;
+            }
+            let cause = match (prepared.is_error(), belief.spreads()) {
+                (true, _) => Cause::IcmpError,
+                (_, true) => Cause::OtherHash,
+                (_, false) => Cause::NoRss,
+            };
+            let handed = Handed {
+                frame,
+                port,
+                follow: 0,
+                bucket,
+            };
+            if place.is_settled() {
+                self.hand_over(place.owner(), handed, cause);
+                continue;
+            }
+            if at > 0 {
+                // What came before it may be what its flow is known by.
+                self.process(policy, now, std::mem::take(&mut frames), |_| port);
+                self.slots[0] = self.slots[at];
+            }
+            match self.route(bucket, 0, None, now) {
+                Route::Here => frames.push(handed.frame),
+                Route::Hand(owner) => self.hand_over(owner, handed, cause),
+                Route::Bind(heir) => self.bind(heir, handed),
+                Route::Hold => self.hold(handed),
             }
         }
-        let counters = self.counters();
-        counters.path.received.add(received as u64);
-        counters.ports[usize::from(port.0)]
-            .rx
-            .packets
-            .add(received as u64);
-        counters.ports[usize::from(port.0)].rx.bytes.add(bytes);
+        self.publish();
         self.process(policy, now, frames, |_| port);
-        received
+        bytes
     }
 
+    /// Collects a frame for `owner`.
     #[inline]
-    fn hand_over(&mut self, owner: usize, handed: Handed<I::Buf>) {
-        match self.rings.push(owner, handed) {
-            Ok(()) => self.counters().handed_out.add(1),
-            Err(_) => self.pipeline.counters().dropped(DropReason::HandoffFull),
+    fn hand_over(&mut self, owner: usize, handed: Handed<I::Buf>, cause: Cause) {
+        self.counters().handed[cause as usize].add(1);
+        if let Err(handed) = self.rings.collect(owner, handed) {
+            self.publish_to(owner);
+            // There is room for a burst now.
+            let _ = self.rings.collect(owner, handed);
         }
+    }
+
+    /// Publishes what is collected for others.
+    #[inline]
+    fn publish(&mut self) {
+        while let Some(worker) = self.rings.waiting() {
+            self.publish_to(worker);
+        }
+    }
+
+    fn publish_to(&mut self, worker: usize) {
+        let published = self.rings.publish(worker);
+        self.counters().handed_out.add(published.sent as u64);
+        let full = &self.pipeline.counters().drops[DropReason::HandoffFull as usize];
+        full.add(published.lost as u64);
     }
 
     /// Takes what `worker` handed over, a burst at most.
     fn take_handed(&mut self, policy: &Compiled, now: Now, worker: usize) -> usize {
-        let mut frames = Batch::new();
-        let mut ports = ArrayVec::<PortId, BURST>::new();
-        let mut taken = 0;
-        while taken < BURST {
-            let Some(handed) = self.rings.pop(worker) else {
-                break;
-            };
-            taken += 1;
-            let Handed {
-                frame,
-                port,
-                follow,
-            } = handed;
-            if follow == 0 && self.arriving[worker].is_empty() {
-                self.prepare(frames.len(), policy, port, &frame);
-                frames.push(frame);
-                ports.push(port);
-                continue;
+        let taken = self.rings.take(worker);
+        let mut count = 0;
+        if !taken.is_empty() {
+            self.has_taken(worker, taken.len());
+            let mut frames = Batch::new();
+            let mut ports = ArrayVec::<PortId, BURST>::new();
+            for item in taken {
+                match item {
+                    Item::Frame(handed) => {
+                        count += 1;
+                        self.take(policy, now, worker, handed, &mut frames, &mut ports);
+                    }
+                    Item::Passed(bucket) => {
+                        self.process(policy, now, std::mem::take(&mut frames), |at| ports[at]);
+                        ports.clear();
+                        self.release(policy, now, bucket);
+                    }
+                }
             }
-            self.arriving[worker].push(frame);
-            if follow == 0 {
+            self.counters().handed_in.add(count as u64);
+            self.publish();
+            self.process(policy, now, frames, |at| ports[at]);
+            // Of datagrams that became whole.
+            self.publish();
+        }
+        count
+    }
+
+    /// Takes one frame that `worker` handed over: it joins those that came in by `ports`, or goes on.
+    #[inline]
+    fn take(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        worker: usize,
+        handed: Handed<I::Buf>,
+        frames: &mut Batch<I::Buf>,
+        ports: &mut ArrayVec<PortId, BURST>,
+    ) {
+        let (port, bucket) = (handed.port, handed.bucket);
+        if handed.follow != 0 || !self.arriving[worker].is_empty() {
+            self.arriving[worker].push(handed.frame);
+            if handed.follow == 0 {
                 // What came before it is decided before it.
-                self.process(policy, now, std::mem::take(&mut frames), |at| ports[at]);
+                self.process(policy, now, std::mem::take(frames), |at| ports[at]);
                 ports.clear();
                 let group = self.arriving[worker].take();
-                self.datagram(policy, now, port, group, true);
+                self.datagram(policy, now, port, group, Some((worker, bucket)));
+            }
+            return;
+        }
+        let at = frames.len();
+        self.prepare(at, policy, port, &handed.frame);
+        let bound = bucket == Handed::<I::Buf>::BOUND;
+        if !bound && !self.steer.place(bucket).is_of(self.id) {
+            if at > 0 {
+                self.process(policy, now, std::mem::take(frames), |at| ports[at]);
+                ports.clear();
+                self.slots[0] = self.slots[at];
+            }
+            match self.route(bucket, 0, Some(worker), now) {
+                Route::Here => {}
+                Route::Hand(owner) => return self.hand_over(owner, handed, Cause::Moved),
+                Route::Bind(heir) => return self.bind(heir, handed),
+                Route::Hold => return self.hold(handed),
             }
         }
-        if taken > 0 {
-            self.counters().handed_in.add(taken as u64);
-            self.process(policy, now, frames, |at| ports[at]);
-        }
-        taken
+        frames.push(handed.frame);
+        ports.push(port);
     }
 
     /// The later stages, over frames whose flows this worker owns.

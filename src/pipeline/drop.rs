@@ -44,7 +44,7 @@ reasons! {
     TableFull "table-full" "A new flow, but the flow table, or its worker's part of it, is full, and nothing worth less was found."
     IndexFull "index-full" "A new flow whose buckets in the flow index are all full."
     Helper "helper" "What a helper read in it cannot be carried out: another flow expects the same, or there is no room for another expectation. Its sender tries again."
-    HandoffFull "handoff-full" "The ring to the worker that owns the flow was full."
+    HandoffFull "handoff-full" "The ring to the worker that owns the flow was full, or more came of a bucket of flows that moves than its new owner puts by."
     TxFull "tx-full" "The port to send from took no more frames."
     Shutdown "shutdown" "Still under way when the appliance stopped."
 }

@@ -10,8 +10,8 @@
 //! before, so that workers which still go by that one and those which do not take from the same.
 //! Concurrency: any number of workers; a packet that loses the race tries again with the new time.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock};
 
 #[cfg(not(shardwall_loom))]
 use std::sync::atomic::AtomicU64;

@@ -1,6 +1,6 @@
 //! The shard's flows one after the other, for whoever lists or flushes them, in bounded pieces.
 
-use super::{FlowRef, Shard};
+use super::{AnyKey, FlowRef, Shard};
 use crate::base::time::Ticks;
 use crate::conntrack::record::FlowRecord;
 
@@ -12,6 +12,15 @@ impl Shard {
             FlowRecord::new(self.v6.entry(flow.entry), now, self.id, about)
         } else {
             FlowRecord::new(self.v4.entry(flow.entry), now, self.id, about)
+        }
+    }
+
+    /// What a NIC hashes of the flow's packets ([`AnyKey::folded`]).
+    pub fn folded(&self, flow: FlowRef) -> u16 {
+        if flow.v6 {
+            AnyKey::from(self.v6.entry(flow.entry).key).folded()
+        } else {
+            AnyKey::from(self.v4.entry(flow.entry).key).folded()
         }
     }
 

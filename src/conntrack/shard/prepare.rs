@@ -40,6 +40,12 @@ impl Prepared {
     pub fn key(&self) -> Option<&AnyKey> {
         matches!(self.subject, Subject::Flow | Subject::Error).then_some(&self.key)
     }
+
+    /// Whether the packet is an error about the flow with the key: its own addresses are others.
+    #[inline]
+    pub fn is_error(&self) -> bool {
+        self.subject == Subject::Error
+    }
 }
 
 impl Shard {

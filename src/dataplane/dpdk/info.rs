@@ -1,6 +1,7 @@
 //! What is asked of a port, and what it turned out to be: plain values, copied freely.
 
 use super::mempool::DATA_ROOM;
+use super::rss::Rss;
 
 /// A port as the policy wants it.
 #[derive(Clone, Debug)]
@@ -17,9 +18,8 @@ pub struct PortSpec {
     pub descriptors: u16,
     /// Bytes in a buffer, headroom included; the largest of all ports counts.
     pub data_room: u16,
-    /// The RSS key; `None`: the same two bytes repeated, which sends both directions of a flow to
-    /// one queue. Any two bytes repeated do that.
-    pub rss_key: Option<[u8; 2]>,
+    /// Whether it takes frames for whatever address, as a bridge must.
+    pub promiscuous: bool,
 }
 
 impl PortSpec {
@@ -32,7 +32,7 @@ impl PortSpec {
             mtu: None,
             descriptors: 1024,
             data_room: DATA_ROOM,
-            rss_key: None,
+            promiscuous: true,
         }
     }
 }
@@ -62,10 +62,10 @@ pub struct PortInfo {
     pub tx_descriptors: u16,
     /// The MTU.
     pub mtu: u16,
-    /// The kinds of packet that the device spreads over its queues (`RTE_ETH_RSS_*`); 0: none.
-    pub rss: u64,
-    /// Entries of its indirection table; 0: it has none.
-    pub reta_size: u16,
+    /// Whether it takes frames for whatever address.
+    pub promiscuous: bool,
+    /// How it spreads packets over its queues.
+    pub rss: Rss,
     /// The kernel's interface at its other end, of a tap or a packet socket.
     pub kernel: Option<KernelEnd>,
 }

@@ -13,6 +13,7 @@ use super::Shared;
 use super::info::PortInfo;
 use super::mempool::Mbuf;
 use crate::dataplane::io::{Batch, Io};
+use crate::dataplane::rss::Kinds;
 use crate::policy::PortId;
 use dpdk_sys::rte_mbuf;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 struct Queues {
     port: u16,
+    hashes: Kinds,
     rx: Box<[u16]>,
     /// Where in `rx` the next poll starts.
     first: usize,
@@ -43,6 +45,7 @@ impl DpdkIo {
             .zip(&shared.ports)
             .map(|(info, port)| Queues {
                 port: port.id(),
+                hashes: info.rss.kinds,
                 rx: (0..info.rx_queues)
                     .filter(|q| q % workers == worker)
                     .collect(),
@@ -82,6 +85,11 @@ impl Io for DpdkIo {
 
     fn ports(&self) -> usize {
         self.queues.len()
+    }
+
+    fn hashes(&self, port: PortId) -> Kinds {
+        let queues = self.queues.get(usize::from(port.0));
+        queues.map(|queues| queues.hashes).unwrap_or_default()
     }
 
     #[inline]

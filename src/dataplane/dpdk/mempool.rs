@@ -189,6 +189,8 @@ impl Drop for Mempool {
     }
 }
 
+/// The receive flag of a hash that was told (`RTE_MBUF_F_RX_RSS_HASH`; `shim.c` asserts it).
+const HASHED: u64 = 1 << 1;
 /// Receive flags of the transport checksum (`RTE_MBUF_F_RX_L4_CKSUM_*`; `shim.c` asserts them).
 const SUM_BAD: u64 = 1 << 3;
 const SUM_GOOD: u64 = 1 << 8;
@@ -265,6 +267,12 @@ impl Frame for Mbuf {
             SUM_BAD => Checksum::Bad,
             _ => Checksum::Unknown,
         }
+    }
+
+    #[inline]
+    fn rss(&self) -> Option<u32> {
+        let header = self.header();
+        (header.ol_flags & HASHED != 0).then_some(header.rss)
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`info`] | what is asked of a port, and what it turned out to be |
 //! | `probe` | getting a device, and why it could not be had |
 //! | `port` | one port: planning, setting up, closing |
+//! | [`rss`] | how a port spreads packets over its queues |
 //! | [`io`] | one worker's view of all ports, the [`Io`](crate::dataplane::io::Io) of the packet path |
 //! | [`error`] | what goes wrong and what to do about it |
 //!
@@ -31,6 +32,7 @@ pub mod io;
 pub mod mempool;
 mod port;
 mod probe;
+pub mod rss;
 
 pub use eal::{Eal, EalOptions, EalThread};
 pub use error::DpdkError;
@@ -39,8 +41,12 @@ pub use info::{KernelEnd, Link, PortInfo, PortSpec, PortStats};
 pub use io::DpdkIo;
 pub use mempool::{Mbuf, Mempool};
 pub use probe::pci_devices;
+pub use rss::Rss;
 
+use crate::base::hash::HashKey;
+use crate::base::toeplitz::SymmetricKey;
 use crate::dataplane::io::BURST;
+use crate::dataplane::steer::{BUCKETS, Steering};
 use crate::pipeline::defrag::Limits;
 use crate::policy::{MAX_PORTS, PortId};
 use parking_lot::Mutex;
@@ -59,6 +65,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Ports {
     info: Vec<PortInfo>,
+    steering: Arc<Steering>,
     shared: Arc<Shared>,
 }
 
@@ -99,17 +106,61 @@ impl Ports {
             .zip(&shared.ports)
             .map(|(spec, port)| port.plan(spec, workers))
             .collect::<Result<Vec<_>, _>>()?;
-        let pool_of = make_pools(eal, specs, &plans, workers, mbufs, &mut shared.pools)?;
+        // Buckets that share an entry of the smallest table have one owner.
+        let entries = plans.iter().filter_map(Plan::table).min();
+        let entries = entries.map_or(BUCKETS, usize::from);
+        let key = SymmetricKey::random();
+        let steering = Steering::new(key, HashKey::random(), workers.into(), entries);
+        let pool_of = make_pools(eal, &plans, workers, mbufs, &mut shared.pools)?;
 
         let mut info = Vec::with_capacity(specs.len());
         for (i, spec) in specs.iter().enumerate() {
-            info.push(shared.ports[i].start(spec, &plans[i], &shared.pools[pool_of[i]])?);
+            let pool = &shared.pools[pool_of[i]];
+            info.push(shared.ports[i].start(spec, &plans[i], pool, &steering)?);
         }
         let shared = Arc::new(shared);
         let io = (0..workers)
             .map(|w| DpdkIo::new(w, workers, &info, &shared))
             .collect();
-        Ok((Self { info, shared }, io))
+        let ports = Self {
+            info,
+            steering,
+            shared,
+        };
+        Ok((ports, io))
+    }
+
+    /// Whose flows are whose: what the ports spread packets by.
+    #[must_use]
+    pub fn steering(&self) -> &Arc<Steering> {
+        &self.steering
+    }
+
+    /// Has every port whose table can bring the packets of each bucket to the worker that `owners` says.
+    pub fn spread(&self, owners: &[u8; BUCKETS]) {
+        let _one_at_a_time = self.shared.control.lock();
+        for (info, port) in self.info.iter().zip(&self.shared.ports) {
+            if !info.rss.can_follow() {
+                continue;
+            }
+            let workers = self.steering.workers();
+            let table = rss::table(owners, workers, info.rx_queues, info.rss.table);
+            if let Err(why) = port.point(&table) {
+                let port = &info.name;
+                tracing::warn!(
+                    port,
+                    "its table {why}: packets of buckets that move are handed over"
+                );
+            }
+        }
+    }
+
+    /// What the driver of a port counts, by its names.
+    #[must_use]
+    pub fn xstats(&self, port: PortId) -> Vec<(String, u64)> {
+        let _one_at_a_time = self.shared.control.lock();
+        let port = self.shared.ports.get(usize::from(port.0));
+        port.map(Port::xstats).unwrap_or_default()
     }
 
     /// Buffers that these ports can hold at the most: a size for the pool that always does.
@@ -172,17 +223,13 @@ fn held(workers: u16) -> u32 {
 /// One pool for each NUMA node; says which one each port has.
 fn make_pools(
     eal: &Eal,
-    specs: &[PortSpec],
     plans: &[Plan],
     workers: u16,
     mbufs: u32,
     pools: &mut Vec<Mempool>,
 ) -> Result<Vec<usize>, DpdkError> {
-    let room = specs
-        .iter()
-        .map(|s| s.data_room)
-        .max()
-        .unwrap_or(mempool::DATA_ROOM);
+    let room = plans.iter().map(Plan::data_room).max();
+    let room = room.unwrap_or(mempool::DATA_ROOM);
     // Without hugepages all memory counts as node 0's, wherever the device is.
     let node = |plan: &Plan| if eal.hugepages() { plan.socket } else { None };
     let mut nodes: Vec<Option<u32>> = plans.iter().map(node).collect();

@@ -12,13 +12,13 @@
 use super::error::{DpdkError, Log, reason};
 use super::info::{KernelEnd, Link, PortInfo, PortSpec, PortStats};
 use super::mempool::{HEADROOM, Mempool};
-use dpdk_sys::{sw_port_caps, sw_port_conf, sw_port_link, sw_port_stats};
+use super::rss;
+use crate::dataplane::steer::Steering;
+use dpdk_sys::{SW_NAME_LEN, sw_port_caps, sw_port_conf, sw_port_link, sw_port_stats, sw_xstat};
 use parking_lot::Mutex;
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 
-/// A device's own Toeplitz key hashes the two directions of a flow apart; this, repeated, alike.
-const SYMMETRIC: [u8; 2] = [0x6d, 0x5a];
 /// An Ethernet header, two VLAN tags and the check sequence.
 const AROUND_MTU: u16 = 14 + 8 + 4;
 const ENOTSUP: i32 = -95;
@@ -33,9 +33,21 @@ pub(super) struct Plan {
     tx: u16,
     rx_desc: u16,
     tx_desc: u16,
+    room: u16,
 }
 
 impl Plan {
+    /// Entries of its indirection table, if there is something to spread.
+    pub(super) fn table(&self) -> Option<u16> {
+        let spreads = self.rx > 1 && self.caps.rss_hf != 0 && self.caps.reta_size > 0;
+        spreads.then_some(self.caps.reta_size)
+    }
+
+    /// Bytes that a buffer must have, headroom included, if frames cannot come in several.
+    pub(super) fn data_room(&self) -> u16 {
+        self.room
+    }
+
     /// Buffers that the port's rings can hold.
     pub(super) fn descriptors(&self) -> u32 {
         u32::from(self.rx) * u32::from(self.rx_desc) + u32::from(self.tx) * u32::from(self.tx_desc)
@@ -145,6 +157,13 @@ impl Port {
         }
         let socket = u32::try_from(caps.socket).ok();
         let (rx_desc, tx_desc) = (spec.descriptors, spec.descriptors);
+        // A capture's driver chains buffers without being asked.
+        let room = match spec.mtu {
+            Some(mtu) if caps.scatter == 0 && driver != "net_pcap" => {
+                mtu.saturating_add(AROUND_MTU + HEADROOM)
+            }
+            _ => 0,
+        };
         Ok(Plan {
             caps,
             socket,
@@ -153,6 +172,7 @@ impl Port {
             tx,
             rx_desc,
             tx_desc,
+            room: room.max(spec.data_room),
         })
     }
 
@@ -162,9 +182,9 @@ impl Port {
         spec: &PortSpec,
         plan: &Plan,
         pool: &Mempool,
+        steering: &Steering,
     ) -> Result<PortInfo, DpdkError> {
-        let conf = configuration(spec, plan, pool);
-        let rss = conf.rss_hf;
+        let conf = configuration(spec, plan, pool, steering);
         self.step(
             &format!("cannot be given {} + {} queues", plan.rx, plan.tx),
             || {
@@ -215,13 +235,7 @@ impl Port {
         self.step("does not start", || unsafe {
             dpdk_sys::rte_eth_dev_start(self.id)
         })?;
-        // A bridge sees frames for anybody.
-        // SAFETY: the port is started.
-        let promiscuous = || unsafe { dpdk_sys::rte_eth_promiscuous_enable(self.id) };
-        self.step("cannot be made promiscuous", || {
-            unsupported_is_fine(promiscuous())
-        })?;
-
+        let promiscuous = self.set_promiscuous(spec.promiscuous)?;
         let mut mtu = 0;
         // SAFETY: a number to write.
         self.step("has no mtu", || unsafe {
@@ -229,10 +243,14 @@ impl Port {
         })?;
         // A tap has its interface only now.
         let caps = self.caps()?;
+        let driver = text(&caps.driver);
+        let (owners, workers) = (steering.owners(), steering.workers());
+        let table = rss::table(&owners, workers, plan.rx, caps.reta_size);
+        let rss = rss::settle(self.id, &driver, &caps, steering.key(), plan.rx, &table);
         Ok(PortInfo {
             name: spec.name.clone(),
             device: spec.device.clone(),
-            driver: text(&caps.driver),
+            driver,
             mac: caps.mac,
             socket: plan.socket,
             rx_queues: plan.rx,
@@ -241,13 +259,58 @@ impl Port {
             rx_descriptors: rx_desc,
             tx_descriptors: tx_desc,
             mtu,
+            promiscuous,
             rss,
-            reta_size: caps.reta_size,
             kernel: (caps.if_index != 0).then(|| KernelEnd {
                 index: caps.if_index,
                 name: text(&caps.if_name),
             }),
         })
+    }
+
+    /// Lets the port take frames for whatever address, as a bridge must, or for its own only. Whether
+    /// it takes them; a device that cannot be told takes all.
+    fn set_promiscuous(&self, on: bool) -> Result<bool, DpdkError> {
+        let tell = || match on {
+            // SAFETY: the port is started.
+            true => unsafe { dpdk_sys::rte_eth_promiscuous_enable(self.id) },
+            // SAFETY: the port is started.
+            false => unsafe { dpdk_sys::rte_eth_promiscuous_disable(self.id) },
+        };
+        let what = match on {
+            true => "cannot be made promiscuous",
+            false => "cannot be kept from being promiscuous",
+        };
+        let mut cannot = false;
+        self.step(what, || {
+            let ret = tell();
+            cannot = ret == ENOTSUP;
+            unsupported_is_fine(ret)
+        })?;
+        Ok(on || cannot)
+    }
+
+    /// Spreads packets over the port's queues anew.
+    pub(super) fn point(&self, queues: &[u16]) -> Result<(), &'static str> {
+        rss::point(self.id, queues)
+    }
+
+    /// What the driver counts, by its names.
+    pub(super) fn xstats(&self) -> Vec<(String, u64)> {
+        let zero = sw_xstat {
+            name: [0; SW_NAME_LEN as usize],
+            value: 0,
+        };
+        let mut stats = Vec::new();
+        // Twice: how many, and then what.
+        for _ in 0..2 {
+            let room = stats.len() as u32;
+            // SAFETY: the shim writes at most `room` structures.
+            let count = unsafe { dpdk_sys::sw_port_xstats(self.id, stats.as_mut_ptr(), room) };
+            stats.resize(usize::try_from(count).unwrap_or(0), zero);
+        }
+        let rows = stats.iter().map(|stat| (text(&stat.name), stat.value));
+        rows.filter(|(name, _)| !name.is_empty()).collect()
     }
 
     /// The device's counters.
@@ -295,21 +358,34 @@ impl Drop for Port {
     }
 }
 
-fn configuration(spec: &PortSpec, plan: &Plan, pool: &Mempool) -> sw_port_conf {
+/// What the device is configured with.
+///
+/// Not among it is the stripping of VLAN tags. A bridge sends a frame as it came, so that each tag
+/// would have to be put back, by the device where that can and on this core where it cannot, and every
+/// frame that is sent would be asked for one; what it would save is the parse's look at four bytes of
+/// frames that have one. Nor is the packet type that devices tell: lengths and checksums of the headers
+/// are checked whatever it says, and what would be left to save is one comparison.
+fn configuration(
+    spec: &PortSpec,
+    plan: &Plan,
+    pool: &Mempool,
+    steering: &Steering,
+) -> sw_port_conf {
     let mtu = spec.mtu.unwrap_or(0);
     let spread = plan.rx > 1 && plan.caps.rss_hf != 0;
-    let key_len = usize::from(plan.caps.hash_key_size).min(dpdk_sys::SW_RSS_KEY_MAX as usize);
-    let mut key = [0; dpdk_sys::SW_RSS_KEY_MAX as usize];
-    for pair in key.chunks_exact_mut(2) {
-        pair.copy_from_slice(&spec.rss_key.unwrap_or(SYMMETRIC));
-    }
+    let (key, len) = rss::key(&plan.caps, steering.key());
     sw_port_conf {
         rx_queues: plan.rx,
         tx_queues: plan.tx,
         mtu,
         scatter: u8::from(mtu > pool.data_room() - HEADROOM - AROUND_MTU),
         rss_hf: if spread { plan.caps.rss_hf } else { 0 },
-        rss_key_len: if spread { key_len as u8 } else { 0 },
+        // A device that does not say how long its key is takes none here.
+        rss_key_len: if spread && plan.caps.hash_key_size > 0 {
+            len
+        } else {
+            0
+        },
         rss_key: key,
     }
 }

@@ -72,7 +72,8 @@ fn owner(flow: u32, workers: usize) -> usize {
     let frame = numbered(flow, Out, 0, 0);
     let tuple = Tuple::of(&parse(&frame, frame.len()), 0).unwrap();
     let key = tuple.key().map(|(key, _)| key);
-    Steer::new(HashKey::from_seed(2), workers).owner(key.as_ref(), 0)
+    let steer = Steer::new(steering(workers));
+    steer.place(steer.bucket(&key.unwrap())).owner()
 }
 
 /// A queue of a worker that does not own `flow`, another one for the replies where there is one.

@@ -10,9 +10,11 @@
 //! that chooses queues by ports: fragments have none, and come by another queue.)
 
 use super::Core;
+use super::moves::Route;
 use crate::base::time::Now;
 use crate::dataplane::handoff::Handed;
 use crate::dataplane::io::{Frame, Io};
+use crate::dataplane::shared::Cause;
 use crate::pipeline::defrag::{Added, FragmentKey, Group};
 use crate::pipeline::{Disposition, DropReason, Slot};
 use crate::policy::{Compiled, PortId};
@@ -50,12 +52,12 @@ impl<I: Io> Core<I> {
             .defrag
             .add(now.ticks(), key, &piece, len, frame, &mut group);
         if added == Added::Whole {
-            self.datagram(policy, now, iif, group, false);
+            self.datagram(policy, now, iif, group, None);
         }
     }
 
-    /// Decides about the datagram whose fragments are in `group`, or hands them to its owner; what
-    /// was `handed` over already stays.
+    /// Decides about the datagram whose fragments are in `group`, or hands them to its owner. Handed
+    /// over, they come from a worker, who gave them a bucket.
     #[cold]
     pub(super) fn datagram(
         &mut self,
@@ -63,7 +65,7 @@ impl<I: Io> Core<I> {
         now: Now,
         iif: PortId,
         group: Group<I::Buf>,
-        handed: bool,
+        handed: Option<(usize, u8)>,
     ) {
         let mut joined = std::mem::take(&mut self.joined);
         let frames = group.iter().map(Frame::data);
@@ -73,16 +75,43 @@ impl<I: Io> Core<I> {
             .join(&mut slot, policy, iif, &mut joined, frames);
         match whole {
             Some(len) => {
-                let owner = self.steer.owner(slot.prepared.key(), self.id);
-                if owner == self.id || handed {
-                    self.process_whole(policy, now, iif, &joined[..len], &slot, group);
-                } else {
-                    self.hand_over_all(owner, iif, group);
+                let (bucket, route) = self.route_whole(&slot, handed, now);
+                match route {
+                    Route::Here => {
+                        self.process_whole(policy, now, iif, &joined[..len], &slot, group);
+                    }
+                    Route::Hand(owner) => {
+                        let cause = match handed {
+                            Some(_) => Cause::Moved,
+                            None => Cause::Fragment,
+                        };
+                        self.hand_over_all(owner, iif, group, bucket, cause);
+                    }
+                    Route::Bind(heir) => {
+                        let bound = Handed::<I::Buf>::BOUND;
+                        self.flush();
+                        self.hand_over_all(heir, iif, group, bound, Cause::Moved);
+                    }
+                    Route::Hold => self.hold_all(iif, group, bucket),
                 }
             }
             None => self.drop_all(DropReason::FragmentBad, &group),
         }
         self.joined = joined;
+    }
+
+    /// The bucket of a datagram that is whole, and where it goes.
+    fn route_whole(&mut self, slot: &Slot, handed: Option<(usize, u8)>, now: Now) -> (u8, Route) {
+        let bound = Handed::<I::Buf>::BOUND;
+        match (slot.prepared.key(), handed) {
+            (None, _) | (_, Some((_, Handed::<I::Buf>::BOUND))) => (bound, Route::Here),
+            (Some(key), handed) if !self.steer.is_alone() => {
+                let bucket = self.steer.bucket(key);
+                let from = handed.map(|(worker, _)| worker);
+                (bucket, self.route_of(bucket, &slot.prepared, from, now))
+            }
+            _ => (bound, Route::Here),
+        }
     }
 
     /// The later stages for a datagram, `data`, whose fragments are in `group`.
@@ -110,20 +139,28 @@ impl<I: Io> Core<I> {
     }
 
     /// Hands all fragments of a datagram to its flow's owner, or drops all of them.
-    fn hand_over_all(&mut self, owner: usize, port: PortId, group: Group<I::Buf>) {
+    fn hand_over_all(
+        &mut self,
+        owner: usize,
+        port: PortId,
+        group: Group<I::Buf>,
+        bucket: u8,
+        cause: Cause,
+    ) {
         if self.rings.room(owner) < group.len() {
             return self.drop_all(DropReason::HandoffFull, &group);
         }
-        let count = group.len();
-        for (at, frame) in group.into_iter().enumerate() {
-            let follow = (count - 1 - at) as u8;
-            let handed = Handed {
-                frame,
-                port,
-                follow,
-            };
-            self.hand_over(owner, handed);
+        for handed in numbered(port, group, bucket) {
+            self.hand_over(owner, handed, cause);
         }
+    }
+
+    /// Puts all fragments of a datagram by, or drops all of them.
+    fn hold_all(&mut self, port: PortId, group: Group<I::Buf>, bucket: u8) {
+        if self.held.capacity() - self.held.len() < group.len() {
+            return self.drop_all(DropReason::HandoffFull, &group);
+        }
+        self.held.extend(numbered(port, group, bucket));
     }
 
     /// Counts all frames of `group` as dropped.
@@ -131,4 +168,18 @@ impl<I: Io> Core<I> {
         let counters = self.pipeline.counters();
         counters.drops[reason as usize].add(group.len() as u64);
     }
+}
+
+/// The fragments of a datagram, each with how many follow it.
+fn numbered<B>(port: PortId, group: Group<B>, bucket: u8) -> impl Iterator<Item = Handed<B>> {
+    let count = group.len();
+    group
+        .into_iter()
+        .enumerate()
+        .map(move |(at, frame)| Handed {
+            frame,
+            port,
+            follow: (count - 1 - at) as u8,
+            bucket,
+        })
 }

@@ -131,7 +131,7 @@ impl Walk {
 
 /// Rules that are read one after the other before a packet is classified: the first of a policy
 /// decide about most.
-const READ: usize = 4;
+const READ: usize = 2;
 
 impl Compiled {
     /// Runs the raw rules: the first that matches decides.
@@ -168,7 +168,7 @@ impl Compiled {
         let mut trail = Trail::default();
         let mut at = start;
         while let Some(op) = self.ops.get(at as usize) {
-            if self.holds(op, facts, &mut trail) {
+            if op.act == Act::End || self.holds(op, facts, &mut trail) {
                 return Some((at, op));
             }
             at += 1;
@@ -325,12 +325,21 @@ impl Compiled {
     }
 
     /// Whether all matches of `op` hold. Limits come last: they count only what passed the rest.
-    #[inline]
+    #[inline(always)]
     fn holds(&self, op: &Op, facts: &Facts<'_>, trail: &mut Trail) -> bool {
         // what most packets are decided by
-        let fixed = op.quick.has_state(facts.state.bit())
-            && (op.by_state || self.fixed_hold(op, Proven::Nothing, &Brief::new(facts), facts));
+        let may = op.quick.may_match(facts.state.bit(), facts.packet.proto);
+        let fixed = may && (op.by_state || self.each_holds(op, facts));
         fixed && (!op.varies || self.rest_holds(op, facts, trail))
+    }
+
+    /// The matches that are the same for all packets of a flow, one after the other.
+    #[inline(never)]
+    fn each_holds(&self, op: &Op, facts: &Facts<'_>) -> bool {
+        let first = op.preds as usize;
+        let preds = self.preds.get(first..first + usize::from(op.fixed));
+        let mut preds = preds.unwrap_or_default().iter();
+        preds.all(|pred| self.test(pred, facts))
     }
 
     /// The same of what the classifier found, which has `proven` a part.
@@ -347,7 +356,7 @@ impl Compiled {
             && (!op.varies || self.rest_holds(op, facts, trail))
     }
 
-    /// The matches that are the same for all packets of a flow.
+    /// The matches that are the same for all packets of a flow, most of them at once.
     #[inline]
     fn fixed_hold(&self, op: &Op, proven: Proven, brief: &Brief, facts: &Facts<'_>) -> bool {
         op.quick.holds(brief) && (op.usual == op.fixed || self.unusual_hold(op, proven, facts))

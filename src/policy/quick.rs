@@ -87,10 +87,10 @@ impl Quick {
         true
     }
 
-    /// Whether a packet in the state `bit` may match.
+    /// Whether a packet in the state `bit`, of this protocol, may match.
     #[inline(always)]
-    pub(super) fn has_state(&self, bit: u8) -> bool {
-        self.states & bit != 0
+    pub(super) fn may_match(&self, bit: u8, proto: u8) -> bool {
+        (self.states & bit != 0) & ((self.proto ^ proto) & self.proto_mask == 0)
     }
 
     /// Whether all these matches hold.

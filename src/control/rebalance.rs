@@ -3,7 +3,7 @@
 //!
 //! Life-cycle of a move ([`crate::dataplane::steer`] says why no flow's packets are overtaken):
 //! [`Appliance::rebalance`] lets buckets leave; from then on new flows are the heir's.
-//! [`Appliance::finish_moves`], which the control thread calls until nothing moves any more, looks
+//! `finish_moves`, which the control thread calls until nothing moves any more, looks
 //! whether the old owner still has flows of them; once it has none, the bucket is turned over, NICs'
 //! tables with it. A flow that lives for days holds its bucket where it is for days; its packets stay
 //! where they were, and a move is never taken back.

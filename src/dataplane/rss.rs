@@ -1,7 +1,7 @@
 //! The hash that a NIC tells of a packet, and whether to believe it.
 //!
 //! Where a port hashes by our key, the bucket of a plain TCP or UDP packet is in its descriptor, and
-//! need not be computed. What a NIC tells is believed of a kind of packet only after [`PROOF`] of them
+//! need not be computed. What a NIC tells is believed of a kind of packet only after 64 of them
 //! had the hash that they should, and of each burst the first is looked at again: one that does not
 //! agree, and the port is not believed any more. Until then, and for every other kind of packet, the
 //! bucket is computed: an owner never depends on what a NIC can do.

@@ -6,6 +6,8 @@ use super::super::shared::Cause;
 use super::super::steer::Standing;
 use super::*;
 use crate::conntrack::tuple::Tuple;
+use crate::pipeline::defrag::FragmentKey;
+use crate::wire::fragment::Piece;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -356,13 +358,28 @@ fn what_is_put_by_is_bounded_and_counted_and_survives_the_end() {
 #[test]
 fn fragmented_datagrams_follow_their_bucket() {
     let mut moves = Moves::new(2);
-    let flow = flow_of(0, 2);
-    let bucket = bucket_of(&numbered(flow, 0));
-    let segment = Segment::Udp {
-        sport: 1000 + (flow * 7919 % 60_000) as u16,
-        dport: 9,
+    let whole = |flow: u32| {
+        let segment = Segment::Udp {
+            sport: 1000 + (flow * 7919 % 60_000) as u16,
+            dport: 9,
+        };
+        frame(addrs(flow), segment, &[7; 3000])
     };
-    let whole = frame(addrs(flow), segment, &[7; 3000]);
+    // A flow of the first worker, whose datagrams the other one puts together.
+    let collector = |flow: u32| {
+        let part = cut(&whole(flow), 1, 1000).swap_remove(0);
+        let parsed = parse(&part, part.len());
+        let piece = Piece::of(&part, &parsed).unwrap();
+        Steer::new(steering(2)).collector(&FragmentKey::of(&parsed, &piece, LAN))
+    };
+    let mut flows = (flow_of(0, 2)..).step_by(2);
+    let fits = |flow: &u32| {
+        let place = steering(2).place(bucket_of(&numbered(*flow, 0)));
+        place.is_of(0) && collector(*flow) == 1
+    };
+    let flow = flows.find(fits).unwrap();
+    let bucket = bucket_of(&numbered(flow, 0));
+    let whole = whole(flow);
     let steering = moves.rig.shared.steering.clone();
     let arrive = |moves: &mut Moves, id: u16| {
         let parts = cut(&whole, id.into(), 1000);

@@ -1,9 +1,10 @@
-# make demo    two namespaces with the firewall between them and real traffic (KEEP=1 leaves it up)
-# make test    every check that a change must pass
-# make bench   the benchmarks
-# make fmt     formats the sources
-# make clean   removes what was built
-.PHONY: help demo test bench fmt clean
+# make demo      two namespaces with the firewall between them and real traffic (KEEP=1 leaves it up)
+# make test      every check that a change must pass
+# make sanitize  the unit tests under the thread and the address sanitizer
+# make bench     the benchmarks
+# make fmt       formats the sources
+# make clean     removes what was built
+.PHONY: help demo test sanitize bench fmt clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +18,9 @@ demo:
 test:
 	deploy/setup.sh test
 	deploy/checks.sh
+
+sanitize:
+	deploy/checks.sh sanitizers
 
 bench:
 	cargo bench --locked --bench '*'

@@ -10,12 +10,15 @@ Runs every step in order, or those named, and stops at the first that fails. Eac
 and the seconds that it took.
 
 Steps: ${STEPS[*]}
+Only when named: ${MORE[*]}
 USAGE
 }
 
 # What takes seconds comes first. The steps of one feature set follow each other; both sets stay in
 # the same target folder, so that a second run builds only what changed.
 STEPS=(scripts format units prometheus deny clippy test clippy-nodpdk test-nodpdk journal doc benches loom fuzz)
+# What takes longer than a change can wait for.
+MORE=(sanitizers)
 
 skip() { printf 'skipped: %s\n' "$*"; }
 
@@ -111,6 +114,29 @@ step_loom() {
         cargo test --locked --no-default-features --lib -- \
         base::board base::counter base::meters base::rcu base::tally \
         conntrack::limit policy::limit dataplane::halt
+}
+
+# The unit tests of the workers and of what they share, with the compiler's checks of
+# every memory access: races, and accesses out of bounds or after the end. The standard library is
+# built the same way, or the thread sanitizer would not see what its locks and channels order.
+step_sanitizers() {
+    local sysroot sanitizer
+    sysroot=$(rustc +nightly --print sysroot 2>/dev/null) || sysroot=
+    if [[ ! -e $sysroot/lib/rustlib/src/rust/library/Cargo.lock ]]; then
+        skip "sanitizers need a nightly toolchain with rust-src"
+        return
+    fi
+    # Few cases of each property, and no million flows: they are for other checks, and slow here. One
+    # test after the other, as the sanitizer does not see rustix unmap what the next maps.
+    for sanitizer in thread address; do
+        printf '%s sanitizer\n' "$sanitizer"
+        RUSTFLAGS="-Zsanitizer=$sanitizer" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/sanitize/$sanitizer" \
+            CARGO_PROFILE_DEV_DEBUG=line-tables-only PROPTEST_CASES=16 TSAN_OPTIONS=halt_on_error=1 \
+            cargo +nightly test --locked --no-default-features --lib -Zbuild-std \
+            --target x86_64-unknown-linux-gnu -- --test-threads=1 \
+            base:: dataplane:: conntrack::limit conntrack::event policy::limit \
+            --skip a_loop_looks_at_few_entries_however_many_there_are
+    done
 }
 
 # A short run of each fuzz target, from whatever corpus is there.

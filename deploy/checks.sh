@@ -16,7 +16,7 @@ USAGE
 
 # What takes seconds comes first. The steps of one feature set follow each other; both sets stay in
 # the same target folder, so that a second run builds only what changed.
-STEPS=(scripts format units prometheus deny clippy test clippy-nodpdk test-nodpdk journal doc benches loom fuzz)
+STEPS=(scripts format units prometheus deny clippy test clippy-nodpdk test-nodpdk journal doc benches instructions loom fuzz)
 # What takes longer than a change can wait for.
 MORE=(sanitizers)
 
@@ -24,7 +24,7 @@ skip() { printf 'skipped: %s\n' "$*"; }
 
 step_scripts() {
     local file
-    for file in deploy/*.sh .ci/run; do
+    for file in deploy/*.sh benches/*.sh .ci/run; do
         bash -n "$file"
         [[ -x $file ]] || {
             printf '%s is not executable\n' "$file"
@@ -107,6 +107,9 @@ step_journal() {
 step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps; }
 
 step_benches() { cargo bench --locked --bench '*' --no-run; }
+
+# The hot path takes no more instructions a packet than it did; the programs are those of `benches`.
+step_instructions() { benches/instructions.sh; }
 
 # What is shared between threads without locks, in every interleaving.
 step_loom() {

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Installs what `make demo` and `make test` need and is not there yet.
+# Installs what `make demo`, `make test` and `make bench` need and is not there yet.
 set -euo pipefail
 
 RUST_MIN=1.95
 
 usage() {
     cat <<USAGE
-Usage: deploy/setup.sh demo|test
+Usage: deploy/setup.sh demo|test|bench
 
-Installs what is missing for \`make demo\` or \`make test\` on Debian 12, and says what to do where
+Installs what is missing for \`make demo\`, \`make test\` or \`make bench\` on Debian 12, and says what to do where
 it cannot. Changes nothing, and asks no network, when everything is there.
 
   demo   the compiler's needs, DPDK with the virtual-device drivers, and the demo's programs
   test   all of that, and the programs that the tests and the checks run
+  bench  what the demo needs, and those that the benchmarks compare with
 
 Needs root or sudo only when a package is missing.
 USAGE
@@ -31,17 +32,21 @@ DEMO_PACKAGES=(
     libdpdk-dev librte-meta-bus librte-meta-mempool librte-meta-net libpcap0.8
     iproute2 iputils-ping curl python3 socat ethtool ca-certificates
 )
-# dpdk-dev has testpmd; systemd is here for systemd-analyze.
-TEST_PACKAGES=("${DEMO_PACKAGES[@]}" conntrack nftables tcpdump dpdk-dev systemd)
+# dpdk-dev has testpmd; systemd is here for systemd-analyze, valgrind to count instructions.
+TEST_PACKAGES=("${DEMO_PACKAGES[@]}" conntrack nftables tcpdump dpdk-dev systemd valgrind)
+BENCH_PACKAGES=("${DEMO_PACKAGES[@]}" conntrack nftables dpdk-dev util-linux)
+# The benches run a switch of their own.
+PEER_PACKAGES=(openvswitch-switch openvswitch-switch-dpdk)
 # What tests/real runs: servers and clients of the protocols that have helpers. The library is one
 # that amdump needs and its package does not ask for.
 REAL_PACKAGES=(
     vsftpd lftp tftpd-hpa tftp-hpa ngircd sip-tester
     amanda-server amanda-client openbsd-inetd libencode-locale-perl
 )
-# The services that some of these bring along, each with its package.
-declare -A REAL_SERVICES=(
+# The services that some of these packages bring along.
+declare -A SERVICES=(
     [vsftpd]=vsftpd [tftpd-hpa]=tftpd-hpa [ngircd]=ngircd [openbsd-inetd]=inetd
+    [openvswitch-switch]="openvswitch-switch ovsdb-server ovs-vswitchd ovs-record-hostname"
 )
 
 # The arguments that are not installed, one to a line.
@@ -85,14 +90,12 @@ install_packages() {
     apt_get install --no-install-recommends "${missing[@]}" >&2
 }
 
-# Installs what tests/real needs, which starts no service, now or at the next boot: the tests run
-# the programs themselves. Services of packages that were there before stay as they are, and no
-# package is removed.
-install_real_programs() {
+# Installs packages that have servers, which starts no service, now or at the next boot: tests and
+# benches run the programs themselves. Services of packages that were there before stay as they are,
+# and no package is removed.
+install_programs() {
     local -a missing
-    local name unit policy=/usr/sbin/policy-rc.d
-    # Amanda asks for a way to send mail; this one listens to nobody.
-    if [[ ! -x /usr/sbin/sendmail ]]; then set -- "$@" msmtp-mta; fi
+    local name service unit policy=/usr/sbin/policy-rc.d
     mapfile -t missing < <(missing_packages "$@")
     ((${#missing[@]})) || return 0
     if ! find_root; then
@@ -103,11 +106,13 @@ install_real_programs() {
     say "installing ${missing[*]}, without starting anything"
     apt_get update >&2
     for name in "${missing[@]}"; do
-        unit=/etc/systemd/system/${REAL_SERVICES[$name]:-}.service
-        if [[ -z ${REAL_SERVICES[$name]:-} || -e $unit || -L $unit ]]; then continue; fi
-        "${AS_ROOT[@]}" mkdir -p "${unit%/*}"
-        "${AS_ROOT[@]}" ln -s /dev/null "$unit"
-        say "masked ${unit##*/}: systemctl unmask lets it run"
+        for service in ${SERVICES[$name]:-}; do
+            unit=/etc/systemd/system/$service.service
+            if [[ -e $unit || -L $unit ]]; then continue; fi
+            "${AS_ROOT[@]}" mkdir -p "${unit%/*}"
+            "${AS_ROOT[@]}" ln -s /dev/null "$unit"
+            say "masked ${unit##*/}: systemctl unmask lets it run"
+        done
     done
     # Where there is no systemd, maintainer scripts ask this one: 101 forbids.
     if [[ ! -e $policy ]]; then
@@ -217,7 +222,12 @@ main() {
     local -a packages programs=()
     case ${1:-} in
         demo) packages=("${DEMO_PACKAGES[@]}") ;;
-        test) packages=("${TEST_PACKAGES[@]}") programs=("${REAL_PACKAGES[@]}") ;;
+        test)
+            packages=("${TEST_PACKAGES[@]}") programs=("${REAL_PACKAGES[@]}")
+            # Amanda asks for a way to send mail; this one listens to nobody.
+            if [[ ! -x /usr/sbin/sendmail ]]; then programs+=(msmtp-mta); fi
+            ;;
+        bench) packages=("${BENCH_PACKAGES[@]}") programs=("${PEER_PACKAGES[@]}") ;;
         -h | --help)
             usage
             return 0
@@ -231,8 +241,8 @@ main() {
     need_debian "${packages[@]}" "${programs[@]}"
     install_packages "${packages[@]}"
     need_rust
+    if ((${#programs[@]})); then install_programs "${programs[@]}"; fi
     if [[ $1 == test ]]; then
-        install_real_programs "${programs[@]}"
         need_component rustfmt cargo-fmt
         need_component clippy cargo-clippy
         need_cargo_deny

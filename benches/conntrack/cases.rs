@@ -22,7 +22,7 @@ const SECRET: HashKey = HashKey::from_seed(7);
 /// Virtual time between two bursts: 10 Mpps.
 const BURST_NANOS: u64 = 3_200;
 /// Entries whose timers the worker looks at in one loop.
-const EXPIRE: usize = 64;
+pub(crate) const EXPIRE: usize = 64;
 /// Where the classifications go.
 const CLASSES: usize = 1024;
 
@@ -59,8 +59,38 @@ pub(crate) trait Path {
     fn tracks(&self) -> bool {
         true
     }
+    /// Whether what was expected is expected still.
+    fn expects(&self) -> bool {
+        true
+    }
     /// Bytes that its tables have reserved.
     fn reserved(&self) -> usize;
+}
+
+/// The place of one of several workers that share a box's limits.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    worker: usize,
+    workers: usize,
+    budget: Arc<Budget>,
+    expecter: Expecter,
+}
+
+impl Seat {
+    /// Those of all workers of a box, each of which keeps up to `limit` flows, and does not use all
+    /// of the room that it has taken.
+    pub(crate) fn all(workers: usize, limit: u32) -> Vec<Self> {
+        let limit = limit + limit / 4 + 4096;
+        let budget = Arc::new(Budget::new(limit * workers as u32, workers as u32));
+        let ends = Pipeline::expecters(&budget, workers, Config::default().expect_max);
+        let seat = |(worker, expecter)| Self {
+            worker,
+            workers,
+            budget: budget.clone(),
+            expecter,
+        };
+        ends.into_iter().enumerate().map(seat).collect()
+    }
 }
 
 /// The tracker alone.
@@ -152,9 +182,19 @@ impl ShardPath {
         }
     }
 
-    /// Whether what was expected is expected still.
-    fn expects(&self) -> bool {
-        self.expecter.is_none() || self.shard.expected() == EXPECTATIONS
+    /// That of one worker among others.
+    pub(crate) fn sharing(seat: Seat, sums: Checksum) -> Self {
+        let counters = Arc::new(CtCounters::default());
+        let now = Now::from_secs(1).ticks();
+        let id = seat.worker as u16;
+        let mut shard = Shard::sharing(id, seat.budget, seat.expecter, SECRET, now, counters);
+        shard.populate();
+        Self {
+            shard,
+            config: Config::default(),
+            sums,
+            expecter: None,
+        }
     }
 }
 
@@ -186,6 +226,10 @@ impl Path for ShardPath {
 
     fn shard(&mut self) -> &mut Shard {
         &mut self.shard
+    }
+
+    fn expects(&self) -> bool {
+        self.expecter.is_none() || self.shard.expected() == EXPECTATIONS
     }
 
     fn reserved(&self) -> usize {
@@ -238,12 +282,32 @@ chains:
 
 impl<const TRACKS: bool> PipelinePath<TRACKS> {
     pub(crate) fn new(limit: u32) -> Result<Self, String> {
+        let counters = Arc::new(Counters::default());
+        let pipeline = Pipeline::new(0, limit, SECRET, Now::from_secs(1), counters);
+        Self::with(pipeline, 1)
+    }
+
+    /// That of one worker among others.
+    pub(crate) fn sharing(seat: Seat) -> Result<Self, String> {
+        let counters = Arc::new(Counters::default());
+        let now = Now::from_secs(1);
+        let Seat {
+            worker,
+            workers,
+            budget,
+            expecter,
+        } = seat;
+        let pipeline = Pipeline::sharing(worker, budget, expecter, SECRET, now, counters);
+        Self::with(pipeline, workers)
+    }
+
+    fn with(mut pipeline: Pipeline, workers: usize) -> Result<Self, String> {
         let text = if TRACKS { POLICY } else { NOTRACK };
         let checked = policy::parse("bench", text).map_err(|errors| errors.to_string())?;
-        let counters = Arc::new(Counters::default());
+        pipeline.shard_mut().populate();
         Ok(Self {
-            pipeline: Pipeline::new(0, limit, SECRET, Now::from_secs(1), counters),
-            policy: policy::compile(&checked.model, 1, 1),
+            pipeline,
+            policy: policy::compile(&checked.model, 1, workers),
         })
     }
 }
@@ -443,113 +507,6 @@ impl<P: Path> Case for Hits<P> {
 
     fn bytes(&self) -> usize {
         self.path.reserved()
-    }
-}
-
-/// New flows at the rate at which old ones end, so that about `count` of them live.
-#[derive(Debug)]
-pub(crate) struct Inserts {
-    path: ShardPath,
-    buffers: Buffers,
-    slots: [Slot; BURST],
-    fresh: u64,
-    now: u64,
-    burst_nanos: u64,
-    clock: Clock,
-}
-
-impl Inserts {
-    /// New flows beside about `count` others, made by `path` for a limit.
-    pub(crate) fn new(
-        count: u32,
-        path: impl Fn(u32) -> Result<ShardPath, String>,
-    ) -> Result<Self, String> {
-        let path = path(count + count / 4 + 4096)?;
-        let life = u64::from(path.config.timeouts.udp_unreplied.as_secs()) * 1_000_000_000;
-        let mut inserts = Self {
-            path,
-            buffers: Buffers::new(Kind::Udp),
-            slots: [Slot::default(); BURST],
-            fresh: 0,
-            now: Now::from_secs(1).nanos(),
-            burst_nanos: life * BURST as u64 / u64::from(count),
-            clock: Clock::start(),
-        };
-        // Until the first flows end.
-        let fill = (count as usize + count as usize / 16).next_multiple_of(BURST);
-        match inserts.insert(fill) {
-            0 => Ok(inserts),
-            wrong => Err(format!("{wrong} flows could not be added")),
-        }
-    }
-
-    #[inline(always)]
-    fn pass<const TRACK: bool>(&mut self, packets: usize) -> usize {
-        let mut wrong = 0;
-        for _ in 0..packets / BURST {
-            self.buffers.turn();
-            for i in 0..BURST {
-                let mut flow = Flow::number(self.fresh, Kind::Udp);
-                self.fresh += 1;
-                self.buffers.write(i, &mut flow, 0, false);
-            }
-            if !TRACK {
-                black_box(&self.buffers);
-                continue;
-            }
-            self.now += self.burst_nanos;
-            let now = Now::from_nanos(self.now);
-            for (i, slot) in self.slots.iter_mut().enumerate() {
-                self.path.prepare(slot, 0, self.buffers.frame(i));
-            }
-            for slot in &mut self.slots {
-                self.path.prefetch(slot);
-            }
-            for (i, slot) in self.slots.iter().enumerate() {
-                let (tracked, _) = self.path.judge(now, 0, self.buffers.frame(i), slot);
-                let new = tracked.is_some_and(|tracked| tracked.state == CtState::New);
-                wrong += usize::from(!(self.path.commit(now) && new));
-            }
-            self.path.shard().expire(now.ticks(), EXPIRE);
-        }
-        wrong
-    }
-
-    #[inline(never)]
-    fn insert(&mut self, packets: usize) -> usize {
-        self.pass::<true>(packets)
-    }
-
-    #[inline(never)]
-    fn generate(&mut self, packets: usize) -> usize {
-        self.pass::<false>(packets)
-    }
-}
-
-impl Case for Inserts {
-    fn round(&mut self, packets: usize) -> Result<Sample, String> {
-        let start = self.clock.now().nanos();
-        let wrong = self.insert(packets);
-        let middle = self.clock.now().nanos();
-        let fresh = self.fresh;
-        self.generate(packets);
-        let end = self.clock.now().nanos();
-        self.fresh = fresh;
-        if wrong != 0 {
-            return Err(format!("{wrong} of {packets} flows could not be added"));
-        }
-        if !self.path.expects() {
-            return Err("some flow was expected".into());
-        }
-        Ok(Sample {
-            packets,
-            whole: middle - start,
-            generator: end - middle,
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        self.path.shard.bytes()
     }
 }
 

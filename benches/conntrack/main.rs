@@ -10,6 +10,8 @@
 //! minimum, or the ratios of one run. `chase` is the yardstick of the memory: one dependent read of
 //! a random line in an array of as many lines as there are flows.
 //!
+//! `--workers` measures what several cores come to together ([`scale`]).
+//!
 //! `cargo bench --bench conntrack -- --help` lists the options. Without `--bench` and without any
 //! option (that is how `cargo test --benches` starts it) it only checks that everything runs.
 #![allow(clippy::print_stdout)] // a bench prints
@@ -17,11 +19,14 @@
 
 mod cases;
 mod frames;
+mod inserts;
 mod report;
+mod scale;
 
-use cases::{Case, Chase, Hits, Inserts, PipelinePath, ShardPath};
+use cases::{Case, Chase, Hits, PipelinePath, Seat, ShardPath};
 use clap::Parser;
 use frames::Kind;
+use inserts::Inserts;
 use report::{Report, Row};
 use shardwall::wire::Checksum;
 use std::process::ExitCode;
@@ -44,6 +49,9 @@ struct Args {
     /// The core to run on; the last one if it is not said
     #[arg(long)]
     core: Option<usize>,
+    /// So many workers at once, on the last cores, against one of them alone
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
     /// Few flows, one round: does it run?
     #[arg(long)]
     quick: bool,
@@ -56,7 +64,7 @@ struct Args {
 }
 
 /// Every case: its name, and what it is.
-const CASES: [(&str, &str); 11] = [
+const CASES: [(&str, &str); 12] = [
     ("chase", "dependent read of a random line"),
     ("tcp", "conntrack, TCP without options"),
     (
@@ -82,6 +90,10 @@ const CASES: [(&str, &str); 11] = [
         "a new UDP flow, and its end when its time is over",
     ),
     (
+        "path-insert",
+        "the same on the whole pure path with a policy",
+    ),
+    (
         "tcp-expecting",
         "as tcp, while helpers expect 10,000 flows that do not come",
     ),
@@ -91,52 +103,57 @@ const CASES: [(&str, &str); 11] = [
     ),
 ];
 
-fn tracked(flows: u32) -> Result<PipelinePath<true>, String> {
-    PipelinePath::new(flows)
-}
-
-fn build(name: &str, flows: u32) -> Result<Box<dyn Case>, String> {
+/// The case `name`; for a worker among others where there is a seat.
+fn build(name: &str, flows: u32, seat: Option<Seat>) -> Result<Box<dyn Case>, String> {
+    let shard = |limit, sums, seat| match seat {
+        Some(seat) => ShardPath::sharing(seat, sums),
+        None => ShardPath::new(limit, sums),
+    };
+    let path = |limit, seat| match seat {
+        Some(seat) => PipelinePath::<true>::sharing(seat),
+        None => PipelinePath::<true>::new(limit),
+    };
+    let room = Inserts::<ShardPath>::limit(flows);
+    let alone = seat.is_none();
+    let hits = |kind, sums, seat| Hits::new(shard(flows, sums, seat), kind, flows);
     Ok(match name {
-        "chase" => Box::new(Chase::new(flows)),
-        "tcp" => Box::new(Hits::new(
-            ShardPath::new(flows, Checksum::Good),
-            Kind::Tcp,
-            flows,
-        )?),
-        "tcp-ts" => Box::new(Hits::new(
-            ShardPath::new(flows, Checksum::Good),
-            Kind::TcpTimestamps,
-            flows,
-        )?),
-        "tcp-sum" => Box::new(Hits::new(
-            ShardPath::new(flows, Checksum::Unknown),
-            Kind::Tcp,
-            flows,
-        )?),
-        "udp" => Box::new(Hits::new(
-            ShardPath::new(flows, Checksum::Good),
-            Kind::Udp,
-            flows,
-        )?),
-        "path-tcp" => Box::new(Hits::new(tracked(flows)?, Kind::Tcp, flows)?),
-        "path-notrack" => {
+        "chase" if alone => Box::new(Chase::new(flows)),
+        "tcp" => Box::new(hits(Kind::Tcp, Checksum::Good, seat)?),
+        "tcp-ts" => Box::new(hits(Kind::TcpTimestamps, Checksum::Good, seat)?),
+        "tcp-sum" => Box::new(hits(Kind::Tcp, Checksum::Unknown, seat)?),
+        "udp" => Box::new(hits(Kind::Udp, Checksum::Good, seat)?),
+        "path-tcp" => Box::new(Hits::new(path(flows, seat)?, Kind::Tcp, flows)?),
+        "path-udp" => Box::new(Hits::new(path(flows, seat)?, Kind::Udp, flows)?),
+        "path-notrack" if alone => {
             let path = PipelinePath::<false>::new(flows)?;
             Box::new(Hits::new(path, Kind::Tcp, flows)?)
         }
-        "path-udp" => Box::new(Hits::new(tracked(flows)?, Kind::Udp, flows)?),
-        "insert" => Box::new(Inserts::new(flows, |limit| {
-            Ok(ShardPath::new(limit, Checksum::Good))
-        })?),
-        "tcp-expecting" => Box::new(Hits::new(
-            ShardPath::expecting(flows, Checksum::Good)?,
-            Kind::Tcp,
-            flows,
-        )?),
-        "insert-expecting" => Box::new(Inserts::new(flows, |limit| {
-            ShardPath::expecting(limit, Checksum::Good)
-        })?),
-        other => return Err(format!("there is no case `{other}`")),
+        "insert" => Box::new(Inserts::new(flows, shard(room, Checksum::Good, seat))?),
+        "path-insert" => Box::new(Inserts::new(flows, path(room, seat)?)?),
+        "tcp-expecting" if alone => {
+            let path = ShardPath::expecting(flows, Checksum::Good)?;
+            Box::new(Hits::new(path, Kind::Tcp, flows)?)
+        }
+        "insert-expecting" if alone => {
+            let path = ShardPath::expecting(room, Checksum::Good)?;
+            Box::new(Inserts::new(flows, path)?)
+        }
+        other => {
+            return Err(format!(
+                "there is no case `{other}`, or none for several workers"
+            ));
+        }
     })
+}
+
+/// Packets of a case in one round.
+fn packets(args: &Args, flows: u32) -> usize {
+    let packets = match args.packets {
+        0 if args.quick => 1 << 12,
+        0 => (flows as usize).max(1 << 20),
+        packets => packets,
+    };
+    packets.next_multiple_of(frames::BURST)
 }
 
 fn run(args: &Args) -> Result<Report, String> {
@@ -147,16 +164,11 @@ fn run(args: &Args) -> Result<Report, String> {
     };
     let mut report = Report::new(args.rounds);
     for &flows in &args.flows {
-        let packets = match args.packets {
-            0 if args.quick => 1 << 12,
-            0 => (flows as usize).max(1 << 20),
-            packets => packets,
-        };
-        let packets = packets.next_multiple_of(frames::BURST);
+        let packets = packets(args, flows);
         let mut cases = Vec::new();
         for name in &wanted {
             let before = report::resident();
-            let case = build(name, flows)?;
+            let case = build(name, flows, None)?;
             let row = Row::new(flows, name, report::resident().saturating_sub(before));
             cases.push((case, row));
         }
@@ -184,6 +196,22 @@ fn main() -> ExitCode {
         args.rounds = 1;
     }
     args.rounds = args.rounds.max(1);
+    if args.workers > 1 {
+        return match scale::run(&args) {
+            Ok(table) if args.json => {
+                println!("{}", table.json());
+                ExitCode::SUCCESS
+            }
+            Ok(table) => {
+                print!("{}", table.text());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                println!("conntrack: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let core = match args.core {
         Some(wanted) => cores.iter().find(|core| core.id == wanted),

@@ -150,14 +150,14 @@ impl Report {
 }
 
 /// Where it ran.
-struct Machine {
-    cpu: String,
-    cores: usize,
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
     huge_pages: String,
 }
 
 impl Machine {
-    fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find(|line| line.starts_with("model name"));
         let cpu = model.and_then(|line| line.split(": ").nth(1));

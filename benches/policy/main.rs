@@ -41,6 +41,9 @@ struct Args {
     /// Against nftables, forwarding between two links (needs root)
     #[arg(long)]
     peer: bool,
+    /// Only classify the packets, once, for those who count instructions
+    #[arg(long)]
+    once: bool,
     /// Leave the plain reading of more rules than this out
     #[arg(long, default_value_t = 100_000)]
     linear: usize,
@@ -60,6 +63,12 @@ fn run(args: &Args) -> Outcome<Table> {
         return peer::run(args);
     }
     let mut table = classify::table(args);
+    if args.once {
+        for &rules in &args.rules {
+            classify::once(args, rules)?;
+        }
+        return Ok(table);
+    }
     for &rules in &args.rules {
         table.rows.push(classify::row(args, rules)?);
     }

@@ -299,20 +299,20 @@ pub(crate) fn run(args: &Args) -> Outcome<Table> {
         }
     }
     let what = format!(
-        "datagrams that each start a flow, one core, {} rounds: ns a datagram, least (median); the \
-         rules' part is the difference of the least",
+        "datagrams that each start a flow, one core, {} rounds: ns a datagram, least (median); \
+         what the rules take is the difference of the least; rates in thousands a second",
         args.rounds
     );
     let columns = [
         "rules",
         "kernel without",
         "kernel with",
-        "rules' part",
-        "thousand/s",
+        "kernel rules",
+        "kernel rate",
         "path without",
         "path with",
-        "rules' part",
-        "thousand/s",
+        "path rules",
+        "path rate",
         "parts",
         "rates",
     ];

@@ -1,8 +1,10 @@
 //! Those who forward, and how their packets are counted.
 
 use crate::machine::{Process, busiest, sleep};
+use crate::rules::{RuleSet, Style};
 use crate::{Outcome, Setup, mbufs};
-use serde_json::Value;
+use shardwall::control::snapshot::Stats;
+use shardwall::control::{Client, Request};
 use shardwall::dataplane::clock::Clock;
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,24 +12,58 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// What one run came to.
+/// What one run came to: packets, or flows where these are counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate {
-    /// Millions of packets a second, both ports together.
+    /// Millions a second, both ports together.
     pub(crate) mpps: f64,
-    /// The same for a second of processor time of the polling thread.
+    /// The same for seconds in which the polling threads had a processor.
     pub(crate) cpu: f64,
+    /// What was received and not sent, of a hundred.
+    pub(crate) lost: f64,
+}
+
+impl Rate {
+    /// `count` millions in `nanos`, while `workers` threads polled for `cpu` seconds together.
+    pub(crate) fn new(millions: f64, nanos: u64, cpu: f64, workers: usize) -> Self {
+        let seconds = nanos as f64 / 1e9;
+        let share = cpu / workers as f64 / seconds;
+        let mpps = millions / seconds;
+        Self {
+            mpps,
+            cpu: mpps / share.clamp(0.01, 1.0),
+            lost: 0.0,
+        }
+    }
+
+    /// So many flows a packet.
+    pub(crate) fn times(self, share: f64) -> Self {
+        Self {
+            mpps: self.mpps * share,
+            cpu: self.cpu * share,
+            ..self
+        }
+    }
 }
 
 impl Setup<'_> {
-    fn device(&self, port: usize) -> String {
-        let capture = [&self.captures.forward, &self.captures.reply][port];
-        format!("net_pcap{port},rx_pcap={},infinite_rx=1", capture.display())
+    /// The device of a port, in DPDK's words.
+    pub(crate) fn device(&self, port: usize) -> String {
+        let mut device = format!("net_pcap{port}");
+        for file in &self.captures.files[port] {
+            device.push_str(&format!(",rx_pcap={}", file.display()));
+        }
+        device + ",infinite_rx=1"
+    }
+
+    /// How many threads poll.
+    pub(crate) fn workers(&self) -> usize {
+        self.polling.len()
     }
 }
 
 /// The last lines of `path`, for messages.
-fn tail(path: &Path) -> String {
+pub(crate) fn tail(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text
         .lines()
@@ -41,12 +77,19 @@ pub(crate) fn testpmd(setup: &Setup<'_>, mode: &str) -> Outcome<Rate> {
     let flows = setup.captures.flows;
     let log = setup.scratch.file("testpmd.log");
     let mut command = Command::new("dpdk-testpmd");
+    // The main thread is lcore 0, those that poll are numbered from 1, wherever they run.
+    let mut lcores = format!("0@{}", setup.control);
+    for (at, core) in setup.polling.iter().enumerate() {
+        lcores.push_str(&format!(",{}@{core}", at + 1));
+    }
+    let workers = setup.workers();
     command
-        .args(["-l", &format!("{},{}", setup.control, setup.polling)])
-        .args(["--main-lcore", &setup.control.to_string()])
+        .args(["--lcores", &lcores, "--main-lcore", "0"])
         .args(["--no-pci", "--in-memory", "--log-level=1"])
         .args(["--vdev", &setup.device(0), "--vdev", &setup.device(1), "--"])
-        .args(["--interactive", "--nb-cores=1"])
+        .args(["--interactive", &format!("--nb-cores={workers}")])
+        .arg(format!("--rxq={workers}"))
+        .arg(format!("--txq={workers}"))
         .arg(format!("--forward-mode={mode}"))
         .arg(format!("--total-num-mbufs={}", mbufs(flows)));
     let child = command
@@ -73,7 +116,7 @@ pub(crate) fn testpmd(setup: &Setup<'_>, mode: &str) -> Outcome<Rate> {
                 .filter(|(thread, _)| *thread != id)
                 .collect()
         };
-        polls = busiest(&polling(before), &polling(after)) > 0.05;
+        polls = busiest(&polling(before), &polling(after), 1) > 0.05;
         if polls {
             break;
         }
@@ -110,8 +153,14 @@ pub(crate) fn testpmd(setup: &Setup<'_>, mode: &str) -> Outcome<Rate> {
     let [.., x, y] = rates[..] else {
         return Err(fail("did not show its rates").into());
     };
-    let mpps = (x + y) as f64 / 1e6;
-    Ok(rate(mpps, end - start, busiest(&before, &after)))
+    let nanos = end - start;
+    let millions = (x + y) as f64 / 1e6 * (nanos as f64 / 1e9);
+    Ok(Rate::new(
+        millions,
+        nanos,
+        busiest(&before, &after, workers),
+        workers,
+    ))
 }
 
 /// Every number behind `key`, in order.
@@ -122,17 +171,9 @@ fn shown(text: &str, key: &str) -> Vec<u64> {
         .collect()
 }
 
-fn rate(mpps: f64, nanos: u64, cpu_seconds: f64) -> Rate {
-    let share = cpu_seconds / (nanos as f64 / 1e9);
-    Rate {
-        mpps,
-        cpu: mpps / share.clamp(0.01, 1.0),
-    }
-}
-
 /// What a policy of the rig begins with.
 pub(crate) fn head(setup: &Setup<'_>, socket: &Path) -> String {
-    let flows = setup.captures.flows;
+    let cores: Vec<String> = setup.polling.iter().map(usize::to_string).collect();
     format!(
         "version: 1\n\
          ports:\n  a: {{ device: \"{}\" }}\n  b: {{ device: \"{}\" }}\n\
@@ -141,21 +182,36 @@ pub(crate) fn head(setup: &Setup<'_>, socket: &Path) -> String {
          conntrack: {{ max: {} }}\n",
         setup.device(0),
         setup.device(1),
-        setup.polling,
-        mbufs(flows),
+        cores.join(", "),
+        mbufs(setup.captures.flows),
         socket.display(),
-        flows + flows / 4 + 1024,
+        setup.captures.limit(),
     )
 }
 
-/// The policy of the run.
+/// The policy of the run: `rules` rules, all of which accept, as does what comes behind them.
 fn policy(setup: &Setup<'_>, socket: &Path) -> String {
-    let head = head(setup, socket);
-    format!(
-        "{head}chains:\n  forward:\n    policy: drop\n    rules:\n      \
-         - {{ name: known, ct: [established, related], action: accept }}\n      \
-         - {{ name: fresh, ct: new, action: accept }}\n"
-    )
+    let style = Style {
+        end: "accept",
+        accepts: true,
+        ..Style::USUAL
+    };
+    let text = RuleSet::new(setup.rules, 1).policy(&head(setup, socket), &style);
+    own_ports(&text)
+}
+
+/// Writes it to the file at `path`.
+pub(crate) fn plain(setup: &Setup<'_>, path: &Path, socket: &Path) -> Outcome<()> {
+    let text = policy(setup, socket);
+    shardwall::policy::parse("policy.yaml", &text)?;
+    Ok(fs::write(path, text)?)
+}
+
+/// With the names that the ports of the rig have.
+pub(crate) fn own_ports(policy: &str) -> String {
+    policy
+        .replace("iif: lan", "iif: a")
+        .replace("iif: wan", "iif: b")
 }
 
 /// Starts the appliance with the policy in the file at `path`, and waits until it forwards.
@@ -174,7 +230,8 @@ pub(crate) fn start(setup: &Setup<'_>, path: &Path, socket: &Path) -> Outcome<Pr
         if let Some(status) = process.wait(Duration::from_millis(200))? {
             return Err(format!("`run` ended early ({status})\n{}", tail(&log)).into());
         }
-        if stats(setup, socket).is_ok_and(|(received, _)| received > 0) {
+        let answer = Client::connect(socket).and_then(|mut client| client.one(&Request::Stats {}));
+        if answer.is_ok_and(|stats: Stats| stats.packets.received > 0) {
             return Ok(process);
         }
     }
@@ -193,43 +250,46 @@ pub(crate) fn stop(process: &mut Process) -> Outcome<()> {
     }
 }
 
-/// The appliance with a policy of two rules, asked for its counters before and after.
+/// The appliance, asked for its counters before and after.
 pub(crate) fn shardwall(setup: &Setup<'_>) -> Outcome<Rate> {
     let socket = setup.scratch.file("control.sock");
     let path = setup.scratch.file("policy.yaml");
-    let text = policy(setup, &socket);
-    shardwall::policy::parse("policy.yaml", &text)?;
-    fs::write(&path, text)?;
+    plain(setup, &path, &socket)?;
     let mut process = start(setup, &path, &socket)?;
     sleep(Duration::from_secs(setup.warm_up))?;
+    let mut client = Client::connect(&socket)?;
     let clock = Clock::start();
     let (start, cpu) = (clock.now().nanos(), process.threads());
-    let before = stats(setup, &socket)?;
+    let before: Stats = client.one(&Request::Stats {})?;
     sleep(Duration::from_secs(setup.seconds))?;
     let (end, cpu_after) = (clock.now().nanos(), process.threads());
-    let after = stats(setup, &socket)?;
-    let (received, forwarded) = (after.0 - before.0, after.1 - before.1);
-    if (forwarded as f64) < received as f64 * 0.999 {
+    let after: Stats = client.one(&Request::Stats {})?;
+    drop(client);
+    stop(&mut process)?;
+    let moved = |of: fn(&Stats) -> u64| of(&after) - of(&before);
+    let received = moved(|stats| stats.packets.received);
+    let forwarded = moved(|stats| stats.packets.forwarded);
+    let begun = moved(|stats| stats.conntrack.insert);
+    let lost = 1.0 - forwarded as f64 / received.max(1) as f64;
+    // Of several workers, one that has no processor cannot take what others hand to it, and who replays
+    // a capture does not wait.
+    if lost > 0.001 && setup.workers() == 1 {
         return Err(format!("it lost packets: {received} received, {forwarded} sent").into());
     }
-    stop(&mut process)?;
-    let mpps = forwarded as f64 / 1e6 / ((end - start) as f64 / 1e9);
-    Ok(rate(mpps, end - start, busiest(&cpu, &cpu_after)))
-}
-
-/// Frames received and forwarded so far, over all workers.
-fn stats(setup: &Setup<'_>, socket: &Path) -> Outcome<(u64, u64)> {
-    let output = Command::new(&setup.binary)
-        .args(["stats", "--format", "json", "--socket"])
-        .arg(socket)
-        .output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into());
+    // What the capture promises must be what the flow table saw.
+    let share = begun as f64 / received.max(1) as f64;
+    if (share - setup.captures.openings()).abs() > 0.005 {
+        return Err(format!("{begun} of {received} packets began a flow").into());
     }
-    let stats: Value = serde_json::from_slice(&output.stdout)?;
-    let number = |key: &str| {
-        let found = stats["packets"].get(key).and_then(Value::as_u64);
-        found.ok_or_else(|| format!("`stats` does not say {key}"))
+    let counted = if begun > 0 && setup.captures.openings() > 0.0 {
+        begun
+    } else {
+        forwarded
     };
-    Ok((number("received")?, number("forwarded")?))
+    let workers = setup.workers();
+    let busy = busiest(&cpu, &cpu_after, workers);
+    Ok(Rate {
+        lost: lost.max(0.0) * 100.0,
+        ..Rate::new(counted as f64 / 1e6, end - start, busy, workers)
+    })
 }

@@ -54,8 +54,7 @@ pub(crate) fn sleep(time: Duration) -> Outcome<()> {
 
 /// What the rig needs and does not find.
 pub(crate) fn missing() -> Option<String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&path).any(|folder| folder.join("dpdk-testpmd").exists()) {
+    if !in_path("dpdk-testpmd") {
         return Some("there is no dpdk-testpmd (Debian: package dpdk-dev)".to_owned());
     }
     if !rustix::process::geteuid().is_root() {
@@ -176,11 +175,20 @@ impl Drop for Process {
     }
 }
 
-/// Processor seconds of the thread that used most between two readings of [`Process::threads`].
-pub(crate) fn busiest(before: &[(String, u64)], after: &[(String, u64)]) -> f64 {
+/// Processor seconds of the `count` threads that used most between two readings of
+/// [`Process::threads`].
+pub(crate) fn busiest(before: &[(String, u64)], after: &[(String, u64)], count: usize) -> f64 {
     let spent = |(id, nanos): &(String, u64)| {
         let old = before.iter().find(|(other, _)| other == id);
         nanos - old.map_or(0, |(_, nanos)| *nanos).min(*nanos)
     };
-    after.iter().map(spent).max().unwrap_or(0) as f64 / 1e9
+    let mut all: Vec<u64> = after.iter().map(spent).collect();
+    all.sort_unstable_by(|one, other| other.cmp(one));
+    all.iter().take(count).sum::<u64>() as f64 / 1e9
+}
+
+/// Whether `name` is a program that can be run.
+pub(crate) fn in_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).exists())
 }

@@ -1,5 +1,7 @@
 //! What comes out.
 
+use crate::capture::Load;
+use crate::stretch::Figures;
 use crate::{Args, Rate};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -27,7 +29,11 @@ fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
 pub(crate) struct Report {
     head: String,
     proto: &'static str,
+    load: Load,
+    workers: usize,
     rows: Vec<Row>,
+    /// What was measured in stretches with some work and without.
+    pub(crate) stretches: Vec<Figures>,
     notes: Vec<String>,
 }
 
@@ -40,7 +46,10 @@ impl Report {
         Self {
             head: format!("{}, {cores} cores", cpu.unwrap_or("unknown processor")),
             proto: args.proto.name(),
+            load: args.load,
+            workers: args.workers,
             rows: Vec::new(),
+            stretches: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -61,11 +70,6 @@ impl Report {
         self.notes.push(note);
     }
 
-    /// What was said beside the figures.
-    pub(crate) fn notes(&self) -> String {
-        format!("{}\n{}", self.head, self.notes.join("\n"))
-    }
-
     /// Ratios to the limit, round by round, by processor time.
     fn ratio(&self, row: &Row) -> Option<(f64, f64, f64)> {
         let limit = self
@@ -79,16 +83,27 @@ impl Report {
 
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
+        for figures in &self.stretches {
+            let _ = writeln!(out, "{}\n{}", self.head, figures.text());
+        }
+        if self.rows.is_empty() {
+            self.notes_to(&mut out);
+            return out;
+        }
+        let what = match self.load {
+            Load::Known => "packets a second, of flows in both directions",
+            Load::Reset => "new flows a second, each ended by a RST",
+            Load::Full => "new flows a second in a full table",
+        };
         let _ = writeln!(
             out,
-            "{}; {} flows, both directions, one polling core\n\
-             millions of packets a second: median (smallest to largest)\n",
-            self.head, self.proto
+            "{}; {}, {} polling; millions of {what}: median (smallest to largest)\n",
+            self.head, self.proto, self.workers
         );
         let _ = writeln!(
             out,
-            "{:>9}  {:<16}{:>20}{:>22}{:>24}",
-            "flows", "", "mpps", "mpps by cpu time", "of 5tswap, by cpu time"
+            "{:>9}  {:<16}{:>20}{:>22}{:>24}{:>8}",
+            "flows", "", "by the clock", "by cpu time", "of 5tswap, by cpu time", "lost %"
         );
         for row in &self.rows {
             let cell =
@@ -97,17 +112,22 @@ impl Report {
             let ratio = self.ratio(row).map_or("-".to_owned(), cell);
             let _ = writeln!(
                 out,
-                "{:>9}  {:<16}{:>20}{:>22}{ratio:>24}",
+                "{:>9}  {:<16}{:>20}{:>22}{ratio:>24}{:>8.1}",
                 row.flows,
                 row.name,
                 cell(of(|rate| rate.mpps)),
                 cell(of(|rate| rate.cpu)),
+                of(|rate| rate.lost).0,
             );
         }
+        self.notes_to(&mut out);
+        out
+    }
+
+    fn notes_to(&self, out: &mut String) {
         for note in &self.notes {
             let _ = writeln!(out, "\nskipped: {note}");
         }
-        out
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -118,13 +138,17 @@ impl Report {
                 "name": row.name,
                 "mpps": of(|rate| rate.mpps),
                 "mpps_cpu": of(|rate| rate.cpu),
+                "lost_percent": of(|rate| rate.lost),
                 "ratio": self.ratio(row).map(|(middle, _, _)| middle),
             })
         });
         json!({
             "machine": self.head,
             "proto": self.proto,
+            "load": format!("{:?}", self.load).to_lowercase(),
+            "workers": self.workers,
             "results": rows.collect::<Vec<_>>(),
+            "stretches": self.stretches.iter().map(Figures::json).collect::<Vec<_>>(),
             "skipped": self.notes,
         })
     }

@@ -100,8 +100,8 @@ impl<I> Running<I> {
     }
 }
 
-/// Starts one worker for each of `ios`, among whom `steering` divides the flows. `enter` runs first on each worker's thread, and what it
-/// returns lives as long as the worker.
+/// Starts one worker for each of `ios`, among whom `steering` divides the flows. `enter` runs first
+/// on each worker's thread, and what it returns lives as long as the worker.
 pub fn launch<I>(
     policy: Compiled,
     ios: Vec<I>,

@@ -1,7 +1,7 @@
 # make demo      two namespaces with the firewall between them and real traffic (KEEP=1 leaves it up)
 # make test      every check that a change must pass
 # make sanitize  the unit tests under the thread and the address sanitizer
-# make bench     the benchmarks
+# make bench     the benchmarks, each against its peers, into benches/results (QUICK=1 takes minutes)
 # make fmt       formats the sources
 # make clean     removes what was built
 .PHONY: help demo test sanitize bench fmt clean
@@ -23,7 +23,8 @@ sanitize:
 	deploy/checks.sh sanitizers
 
 bench:
-	cargo bench --locked --bench '*'
+	deploy/setup.sh bench
+	cargo bench --locked --bench report -- $(if $(QUICK),--quick,--full)
 
 fmt:
 	cargo fmt --all

@@ -357,6 +357,19 @@ impl<const TRACKS: bool> Path for PipelinePath<TRACKS> {
     }
 }
 
+/// How packets go through the stages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stages {
+    /// So many through one stage, then through the next, as the worker does with a burst.
+    Blocks(usize),
+    /// One by one, the second stage `near` packets behind the first and the third `far`, across
+    /// bursts.
+    Rolling { near: usize, far: usize },
+}
+
+/// Packets that may be on their way.
+const RING: usize = 2 * BURST;
+
 /// Packets of known flows, in both directions, in random order.
 #[derive(Debug)]
 pub(crate) struct Hits<P> {
@@ -365,7 +378,12 @@ pub(crate) struct Hits<P> {
     /// For the generator alone, whose packets the tracker must not miss.
     spare: Vec<Flow>,
     buffers: Buffers,
+    stages: Stages,
     slots: [Slot; BURST],
+    /// What is on its way through rolling stages, the side that sent it, and how many there were.
+    ring: Box<[Slot; RING]>,
+    sides: [usize; RING],
+    rolled: usize,
     classes: Vec<Option<Tracked>>,
     next: usize,
     bursts: u64,
@@ -402,7 +420,11 @@ impl<P: Path> Hits<P> {
             spare: flows.clone(),
             flows,
             buffers: Buffers::new(kind),
+            stages: Stages::Blocks(BURST),
             slots: [Slot::default(); BURST],
+            ring: Box::new([Slot::default(); RING]),
+            sides: [0; RING],
+            rolled: 0,
             classes: vec![None; CLASSES],
             next: 0,
             bursts: 0,
@@ -411,11 +433,16 @@ impl<P: Path> Hits<P> {
         })
     }
 
+    /// The same, through other stages.
+    pub(crate) fn by(self, stages: Stages) -> Self {
+        Self { stages, ..self }
+    }
+
     /// Runs over `packets` packets and returns how many were not judged as expected.
     #[inline(always)]
     fn pass<const TRACK: bool>(&mut self, packets: usize) -> usize {
         let mut wrong = 0;
-        for burst in 0..packets / BURST {
+        for _ in 0..packets / BURST {
             let random = mix(self.bursts);
             self.bursts += 1;
             self.buffers.turn();
@@ -441,34 +468,81 @@ impl<P: Path> Hits<P> {
             }
             self.now += BURST_NANOS;
             let now = Now::from_nanos(self.now);
-            for (i, slot) in self.slots.iter_mut().enumerate() {
-                let from = (random >> i & 1) as usize;
-                self.path.prepare(slot, from, self.buffers.frame(i));
-            }
-            for slot in &mut self.slots {
-                self.path.prefetch(slot);
-            }
-            let classes = &mut self.classes[burst * BURST % CLASSES..][..BURST];
-            for (i, (slot, class)) in self.slots.iter().zip(classes).enumerate() {
-                let from = (random >> i & 1) as usize;
-                let frame = self.buffers.frame(i);
-                let (tracked, passes) = self.path.judge(now, from, frame, slot);
-                *class = tracked;
-                let dir = if from == 0 { Dir::Original } else { Dir::Reply };
-                let right = tracked.is_some_and(|tracked| {
-                    if !self.path.tracks() {
-                        return tracked.state == CtState::Untracked;
-                    }
-                    (tracked.state == CtState::Established)
-                        & (tracked.dir == Some(dir))
-                        & (tracked.flow != Known::None)
-                });
-                wrong += usize::from(!(right & passes));
-            }
+            wrong += match self.stages {
+                Stages::Blocks(len) => self.blocks(len, random, now),
+                Stages::Rolling { near, far } => self.rolling(near, far, random, now),
+            };
             black_box(&self.classes);
             self.path.shard().expire(now.ticks(), EXPIRE);
         }
         wrong
+    }
+
+    /// Takes the burst through the stages in blocks of `len`.
+    #[inline(always)]
+    fn blocks(&mut self, len: usize, random: u64, now: Now) -> usize {
+        let side = |i: usize| (random >> i & 1) as usize;
+        let mut wrong = 0;
+        for start in (0..BURST).step_by(len) {
+            let block = start..start + len;
+            for (i, slot) in block.clone().zip(&mut self.slots[block.clone()]) {
+                self.path.prepare(slot, side(i), self.buffers.frame(i));
+            }
+            for slot in &mut self.slots[block.clone()] {
+                self.path.prefetch(slot);
+            }
+            for i in block {
+                let slot = &self.slots[i];
+                let frame = self.buffers.frame(i);
+                let judged = self.path.judge(now, side(i), frame, slot);
+                let at = self.bursts as usize * BURST + i;
+                wrong += usize::from(!self.expected(at, side(i), judged));
+            }
+        }
+        wrong
+    }
+
+    /// Takes every packet of the burst through its first stage, and with it the packet `near` before
+    /// it through the second and the one `far` before it through the third, be they of this burst or
+    /// of the one before.
+    #[inline(always)]
+    fn rolling(&mut self, near: usize, far: usize, random: u64, now: Now) -> usize {
+        let mut wrong = 0;
+        for i in 0..BURST {
+            let at = self.rolled;
+            self.rolled += 1;
+            let side = (random >> i & 1) as usize;
+            self.sides[at % RING] = side;
+            let frame = self.buffers.earlier(i, 0);
+            self.path.prepare(&mut self.ring[at % RING], side, frame);
+            let second = at.wrapping_sub(near);
+            self.path.prefetch(&mut self.ring[second % RING]);
+            let Some(third) = at.checked_sub(far) else {
+                continue;
+            };
+            let (slot, side) = (&self.ring[third % RING], self.sides[third % RING]);
+            let frame = self.buffers.earlier(i, far);
+            let judged = self.path.judge(now, side, frame, slot);
+            wrong += usize::from(!self.expected(third, side, judged));
+        }
+        wrong
+    }
+
+    /// Writes a classification out, and says whether it is what it must be.
+    #[inline(always)]
+    fn expected(&mut self, at: usize, side: usize, judged: (Option<Tracked>, bool)) -> bool {
+        let (tracked, passes) = judged;
+        self.classes[at % CLASSES] = tracked;
+        let dir = if side == 0 { Dir::Original } else { Dir::Reply };
+        let right = tracked.is_some_and(|tracked| {
+            if !self.path.tracks() {
+                return tracked.state == CtState::Untracked;
+            }
+            (tracked.state == CtState::Established)
+                & (tracked.dir == Some(dir))
+                & (tracked.flow != Known::None)
+        });
+        right & passes
     }
 
     #[inline(never)]

@@ -201,6 +201,13 @@ impl Buffers {
         &buffer.bytes[..buffer.len.min(128)]
     }
 
+    /// The frame that was written `ago` before frame `i` of the burst.
+    #[inline(always)]
+    pub(crate) fn earlier(&self, i: usize, ago: usize) -> &[u8] {
+        let buffer = &self.ring[(self.at + BUFFERS + i - ago) % BUFFERS];
+        &buffer.bytes[..buffer.len.min(128)]
+    }
+
     /// Writes frame `i` of the burst: a packet of `flow` from side `from`, with payload or without.
     /// Whole words are written where the parser reads words, so that no load waits for two stores.
     #[inline(always)]

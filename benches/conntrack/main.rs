@@ -23,7 +23,7 @@ mod inserts;
 mod report;
 mod scale;
 
-use cases::{Case, Chase, Hits, PipelinePath, Seat, ShardPath};
+use cases::{Case, Chase, Hits, PipelinePath, Seat, ShardPath, Stages};
 use clap::Parser;
 use frames::Kind;
 use inserts::Inserts;
@@ -64,9 +64,14 @@ struct Args {
 }
 
 /// Every case: its name, and what it is.
-const CASES: [(&str, &str); 12] = [
+const CASES: [(&str, &str); 14] = [
     ("chase", "dependent read of a random line"),
     ("tcp", "conntrack, TCP without options"),
+    ("tcp-burst8", "the same, in bursts of 8"),
+    (
+        "tcp-rolling",
+        "the same, one by one, each stage 6 packets behind the one before, across bursts",
+    ),
     (
         "tcp-ts",
         "conntrack, TCP with timestamps, as Linux sends it",
@@ -119,6 +124,14 @@ fn build(name: &str, flows: u32, seat: Option<Seat>) -> Result<Box<dyn Case>, St
     Ok(match name {
         "chase" if alone => Box::new(Chase::new(flows)),
         "tcp" => Box::new(hits(Kind::Tcp, Checksum::Good, seat)?),
+        "tcp-burst8" => {
+            let hits = hits(Kind::Tcp, Checksum::Good, seat)?;
+            Box::new(hits.by(Stages::Blocks(8)))
+        }
+        "tcp-rolling" => {
+            let hits = hits(Kind::Tcp, Checksum::Good, seat)?;
+            Box::new(hits.by(Stages::Rolling { near: 6, far: 12 }))
+        }
         "tcp-ts" => Box::new(hits(Kind::TcpTimestamps, Checksum::Good, seat)?),
         "tcp-sum" => Box::new(hits(Kind::Tcp, Checksum::Unknown, seat)?),
         "udp" => Box::new(hits(Kind::Udp, Checksum::Good, seat)?),

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Barrier;
 
+/// Nanoseconds a packet of each round: alone, and together with others.
+type Times = (Vec<f64>, Vec<f64>);
+
 /// What is measured if nothing is said.
 const USUAL: [&str; 3] = ["tcp", "path-tcp", "insert"];
 
@@ -79,7 +82,7 @@ fn contest(args: &Args, name: &str, flows: u32) -> Result<Row, String> {
     }
     let cores = &cores[cores.len() - args.workers..];
     let (packets, barrier) = (packets(args, flows), Barrier::new(args.workers));
-    let results: Vec<Result<(Vec<f64>, Vec<f64>), String>> = std::thread::scope(|scope| {
+    let results: Vec<Result<Times, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = seats
             .into_iter()
             .zip(cores)

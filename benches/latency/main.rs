@@ -195,7 +195,10 @@ fn spread(rounds: &[Round], part: fn(&Round) -> f64) -> (f64, f64, f64) {
     (all[all.len() / 2], all[0], all[all.len() - 1])
 }
 
-const PARTS: [(&str, fn(&Round) -> f64); 4] = [
+/// A figure of a round.
+type Part = fn(&Round) -> f64;
+
+const PARTS: [(&str, Part); 4] = [
     ("p50", |round| round.p50),
     ("p99", |round| round.p99),
     ("p99.9", |round| round.p999),

@@ -471,6 +471,9 @@ fn a_second_appliance_and_bad_input_are_told_what_to_do() {
     let missing = output(&[BINARY, "run", "-c", "/nowhere/policy.yaml"]).unwrap();
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/nowhere/policy.yaml"));
     assert!(!missing.status.success());
+    // Whatever was tried beside it, it forwards.
+    let words = ["ping", "-c", "1", "-W", "5", OUTSIDE.0];
+    assert!(lab.lan.output(&words).unwrap().status.success());
     stop(lab);
     let interfaces = run(&["ip", "-o", "link"]).unwrap();
     let interfaces = String::from_utf8_lossy(&interfaces.stdout).into_owned();

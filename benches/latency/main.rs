@@ -189,7 +189,7 @@ struct Report {
 }
 
 /// Median, and the smallest and largest.
-fn spread(rounds: &[Round], part: fn(&Round) -> f64) -> (f64, f64, f64) {
+fn spread(rounds: &[Round], part: Part) -> (f64, f64, f64) {
     let mut all: Vec<f64> = rounds.iter().map(part).collect();
     all.sort_by(f64::total_cmp);
     (all[all.len() / 2], all[0], all[all.len() - 1])
@@ -268,12 +268,16 @@ fn contest(args: &Args) -> Outcome<Report> {
     }
     for _ in 0..args.rounds {
         for (who, rounds) in &mut report.rows {
-            let round =
-                run(*who, args.packets).map_err(|error| format!("{}: {error}", who.name()))?;
-            rounds.push(round);
+            match run(*who, args.packets) {
+                Ok(round) => rounds.push(round),
+                Err(error) => report.skipped.push(format!("{}: {error}", who.name())),
+            }
         }
     }
     report.rows.retain(|(_, rounds)| !rounds.is_empty());
+    if report.rows.is_empty() {
+        return Err(report.skipped.join("; ").into());
+    }
     Ok(report)
 }
 

@@ -63,7 +63,7 @@ impl Sockets {
         };
         let sockets = Self([one(0)?, one(1)?]);
         // The first ones find out where the other side is.
-        for _ in 0..50 {
+        for _ in 0..100 {
             sockets.0[0].set_read_timeout(Some(Duration::from_millis(100)))?;
             sockets.0[1].set_read_timeout(Some(Duration::from_millis(100)))?;
             let mut bytes = [0; 64];

@@ -142,7 +142,7 @@ fn stretch(results: &Value, step: &str) -> String {
         let _ = writeln!(
             out,
             "- {}, {} flows: each took {} ms (p50), {} ms (most); Mpps by processor time {} without, {} \
-             with: {} % less (by the clock {} %), median of pairs",
+             with: a dip of {} % (by the clock {} %), median of pairs",
             text(&it["what"]),
             count(&it["flows"]),
             figure(&it["took_ms"]["p50"]),
@@ -211,8 +211,8 @@ pub(crate) fn page(results: &Value) -> String {
     section(
         &mut out,
         "Two workers against one",
-        "Nanoseconds a packet of one worker alone, of each of two at once, and how many times the one \
-         alone the two are.",
+        "Nanoseconds a packet of one worker alone, of each of two at once (least, the generator included), \
+         and how many times the one alone the two are (median of the rounds).",
         &table,
     );
     let mpps = "Millions a second by processor time of who polls: median (smallest to largest; of 5tswap).";

@@ -7,7 +7,6 @@ use crate::contest::{plain, start, stop};
 use crate::machine::sleep;
 use crate::stretch::{Figures, alternate};
 use crate::{Outcome, Setup};
-use shardwall::control::Client;
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,9 +19,8 @@ pub(crate) fn run(setup: &Setup<'_>, count: usize) -> Outcome<Figures> {
     let mut process = start(setup, &path, &socket)?;
     // Every flow is there once both captures came by once.
     sleep(Duration::from_secs(setup.warm_up))?;
-    let mut client = Client::connect(&socket)?;
     let (mut done, mut fewest) = (0, u64::MAX);
-    let mut list = |_: &mut Client| -> Outcome<bool> {
+    let mut list = || -> Outcome<bool> {
         if done == count {
             return Ok(false);
         }
@@ -52,8 +50,7 @@ pub(crate) fn run(setup: &Setup<'_>, count: usize) -> Outcome<Figures> {
         fewest = fewest.min(lines);
         Ok(true)
     };
-    let mut figures = alternate(setup, &process, &mut client, &mut list)?;
-    drop(client);
+    let mut figures = alternate(setup, &process, &socket, &mut list)?;
     stop(&mut process)?;
     figures.what = format!("{done} listings of the whole table");
     figures.note(&format!("flows in each: at least {fewest}"));

@@ -62,8 +62,9 @@ pub(crate) fn run(setup: &Setup<'_>, rules: usize, count: usize) -> Outcome<Figu
             .collect())
     };
     let drops_before = drops(&mut client)?;
+    drop(client);
     let mut done = 0;
-    let mut reload = |client: &mut Client| -> Outcome<bool> {
+    let mut reload = || -> Outcome<bool> {
         if done == count {
             return Ok(false);
         }
@@ -72,13 +73,14 @@ pub(crate) fn run(setup: &Setup<'_>, rules: usize, count: usize) -> Outcome<Figu
             path: Some(files[done % 2].clone()),
             mode: None,
         };
-        let report: ReloadReport = client.one(&request)?;
+        let report: ReloadReport = Client::connect(&socket)?.one(&request)?;
         if report.generation as usize != done + 1 {
             return Err("a reload is missing".into());
         }
         Ok(true)
     };
-    let mut figures = alternate(setup, &process, &mut client, &mut reload)?;
+    let mut figures = alternate(setup, &process, &socket, &mut reload)?;
+    let mut client = Client::connect(&socket)?;
     // of each policy when the other is in force: then its counters are at rest
     let mut counted = BTreeMap::new();
     for turn in [1, 2] {

@@ -8,6 +8,7 @@ use shardwall::control::snapshot::Stats;
 use shardwall::control::{Client, Request};
 use shardwall::dataplane::clock::Clock;
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 /// What a stretch of time came to.
@@ -45,8 +46,8 @@ pub(crate) struct Figures {
 }
 
 /// The longest loop of any worker since the start, and the 99th percentile, in microseconds.
-fn loops(client: &mut Client) -> Outcome<Option<(f64, f64)>> {
-    let rows: Vec<Value> = client.all(&Request::Workers {})?;
+fn loops(socket: &Path) -> Outcome<Option<(f64, f64)>> {
+    let rows: Vec<Value> = Client::connect(socket)?.all(&Request::Workers {})?;
     let most = |key: &str| {
         let all = rows.iter().filter_map(|row| row[key].as_f64());
         all.reduce(f64::max).map(|seconds| seconds * 1e6)
@@ -69,13 +70,14 @@ fn at(mut all: Vec<f64>, share: f64) -> f64 {
 pub(crate) fn alternate(
     setup: &Setup<'_>,
     process: &Process,
-    client: &mut Client,
-    work: &mut dyn FnMut(&mut Client) -> Outcome<bool>,
+    socket: &Path,
+    work: &mut dyn FnMut() -> Outcome<bool>,
 ) -> Outcome<Figures> {
     let clock = Clock::start();
     let seconds = |from: u64| (clock.now().nanos() - from) as f64 / 1e9;
-    let received = |client: &mut Client| -> Outcome<u64> {
-        let stats: Stats = client.one(&Request::Stats {})?;
+    // A connection each time: one on which nothing is asked for minutes is closed.
+    let received = || -> Outcome<u64> {
+        let stats: Stats = Client::connect(socket)?.one(&Request::Stats {})?;
         Ok(stats.packets.received)
     };
     let mut figures = Figures {
@@ -86,12 +88,12 @@ pub(crate) fn alternate(
         loops: None,
         notes: Vec::new(),
     };
-    let before_all = loops(client)?;
+    let before_all = loops(socket)?;
     let mut left = true;
     while left {
         let mut pair = [Stretch::default(); 2];
         for (works, stretch) in pair.iter_mut().enumerate() {
-            let (before, threads) = (received(client)?, process.threads());
+            let (before, threads) = (received()?, process.threads());
             let from = clock.now().nanos();
             while seconds(from) < setup.seconds as f64 {
                 if interrupted() {
@@ -102,7 +104,7 @@ pub(crate) fn alternate(
                     continue;
                 }
                 let begin = clock.now().nanos();
-                left = work(client)?;
+                left = work()?;
                 if !left {
                     break;
                 }
@@ -110,7 +112,7 @@ pub(crate) fn alternate(
             }
             stretch.seconds = seconds(from);
             stretch.busy = busiest(&threads, &process.threads(), setup.workers());
-            stretch.packets = received(client)? - before;
+            stretch.packets = received()? - before;
         }
         // What was cut short by the end says little.
         if pair[1].seconds >= pair[0].seconds / 2.0 || figures.pairs.is_empty() {
@@ -118,7 +120,7 @@ pub(crate) fn alternate(
         }
     }
     figures.loops = before_all
-        .zip(loops(client)?)
+        .zip(loops(socket)?)
         .map(|((before, _), (after, p99))| [before, after, p99]);
     Ok(figures)
 }

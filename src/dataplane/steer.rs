@@ -144,7 +144,13 @@ impl Steering {
     /// The bucket of flows whose hashed words, put together, are `folded`.
     #[inline(always)]
     pub fn bucket_of(&self, folded: u16) -> u8 {
-        bucket(self.toeplitz.half(folded).into())
+        bucket(self.half_of(folded).into())
+    }
+
+    /// Either half of their hash, as a NIC tells it.
+    #[inline(always)]
+    pub fn half_of(&self, folded: u16) -> u16 {
+        self.toeplitz.half(folded)
     }
 
     /// Whose `bucket` is.
@@ -229,6 +235,12 @@ impl Steer {
     #[inline(always)]
     pub fn bucket(&self, key: &AnyKey) -> u8 {
         self.steering.bucket_of(key.folded())
+    }
+
+    /// Either half of the hash that a NIC tells of the packets of the flow with `key`.
+    #[inline(always)]
+    pub fn half(&self, key: &AnyKey) -> u16 {
+        self.steering.half_of(key.folded())
     }
 
     /// Whose `bucket` is.

@@ -28,7 +28,7 @@ use super::idle::{Idle, Rest};
 use super::io::{BURST, Batch, Frame, Io};
 use super::rss::Belief;
 use super::shared::{Cause, Shared, WorkerCounters};
-use super::steer::{BUCKETS, Steer};
+use super::steer::{BUCKETS, Steer, bucket};
 use crate::base::rcu::Reader;
 use crate::base::time::Now;
 use crate::conntrack::types::CtState;
@@ -333,13 +333,13 @@ impl<I: Io> Core<I> {
             };
             let belief = &mut self.beliefs[usize::from(port.0)];
             let counters = &self.shared.workers[self.id];
-            let compute = || self.steer.bucket(key);
+            let compute = || self.steer.half(key);
             let bucket = match frame.rss() {
                 Some(told) => {
                     let counters = &counters.ports[usize::from(port.0)];
                     belief.bucket(told, parsed, counters, compute)
                 }
-                None => compute(),
+                None => bucket(compute().into()),
             };
             counters.buckets[usize::from(bucket) % BUCKETS].add(1);
             let place = self.steer.place(bucket);

@@ -212,7 +212,7 @@ impl<I: Io> Worker<I> {
             moved += core.take_handed(policy, now, worker);
         }
         if core.departure.is_some() {
-            core.depart();
+            core.depart(now);
         }
         core.flush();
         core.pipeline.shard_mut().expire(now.ticks(), EXPIRE);

@@ -355,6 +355,124 @@ fn what_is_put_by_is_bounded_and_counted_and_survives_the_end() {
     // Stopped here, what is put by is accounted for: the rig looks at it when it goes.
 }
 
+/// Has `from` let a bucket go that was turned over to `heir`.
+fn depart<I: Io>(rig: &Rig<I>, from: usize, bucket: u8, heir: usize) -> Receiver<()> {
+    let (reply, told) = bounded(1);
+    let command = Command::Depart {
+        bucket,
+        heir,
+        reply,
+    };
+    rig.commands[from].send(command).unwrap();
+    told
+}
+
+#[test]
+fn a_port_that_takes_nothing_does_not_hold_a_bucket_up_for_long() {
+    let mut moves = Moves::new(2);
+    let flow = flow_of(0, 2);
+    let bucket = bucket_of(&numbered(flow, 0));
+    let steering = moves.rig.shared.steering.clone();
+    moves.rig.wires.wire(WAN).lock().room = 0;
+    moves.arrive(flow, 0);
+    moves.rig.settle();
+    assert!(steering.leave(bucket, 1));
+    steering.turn_over(bucket).unwrap();
+    let told = depart(&moves.rig, 0, bucket, 1);
+    let turns = |moves: &mut Moves| (0..8).for_each(|n| moves.turn(n % 2));
+    turns(&mut moves);
+    moves.rig.now += 4_000_000;
+    turns(&mut moves);
+    assert!(told.try_recv().is_err(), "it may take it yet");
+    assert_eq!(moves.rig.drops(DropReason::TxFull), 0);
+    moves.rig.now += 1_000_000;
+    turns(&mut moves);
+    assert!(told.try_recv().is_ok() && steering.place(bucket).is_of(1));
+    assert_eq!(moves.rig.drops(DropReason::TxFull), 1);
+}
+
+#[test]
+fn what_is_said_twice_lets_no_other_bucket_go() {
+    let mut moves = Moves::new(2);
+    let flow = flow_of(0, 2);
+    let first = bucket_of(&numbered(flow, 0));
+    let mut others = (flow + 2..)
+        .step_by(2)
+        .map(|other| (other, bucket_of(&numbered(other, 0))));
+    let steering = moves.rig.shared.steering.clone();
+    let fits = |(_, bucket): &(u32, u8)| *bucket != first && steering.place(*bucket).is_of(0);
+    let (other, second) = others.find(fits).unwrap();
+    let held = |bucket: u8| steering.place(bucket).standing() == Standing::Held(0);
+    assert!(steering.leave(first, 1));
+    steering.turn_over(first).unwrap();
+    let _told = depart(&moves.rig, 0, first, 1);
+    (0..8).for_each(|n| moves.turn(n % 2));
+    assert!(steering.place(first).is_of(1));
+    assert!(steering.leave(second, 1));
+    steering.turn_over(second).unwrap();
+    moves.queues[usize::from(second)] = 1;
+    moves.arrive(other, 0);
+    moves.turn(1);
+    // The control thread had lost its patience, and asked again.
+    let told = depart(&moves.rig, 0, first, 1);
+    (0..8).for_each(|n| moves.turn(n % 2));
+    assert!(told.try_recv().is_ok());
+    assert!(held(second) && moves.rig.sent(WAN).is_empty());
+    let _told = depart(&moves.rig, 0, second, 1);
+    (0..8).for_each(|n| moves.turn(n % 2));
+    assert!(!held(second));
+    assert_eq!(moves.rig.sent(WAN).len(), 1);
+}
+
+/// A port whose bursts are short, though more is there.
+struct Short(MemoryIo, usize);
+
+impl Io for Short {
+    type Buf = Vec<u8>;
+
+    fn ports(&self) -> usize {
+        self.0.ports()
+    }
+
+    fn rx(&mut self, port: PortId, out: &mut super::super::io::Batch<Vec<u8>>) {
+        let mut wire = self.0.wire(port).lock();
+        let arriving = &mut wire.arriving[self.1];
+        let count = arriving.len().min(8);
+        out.extend(arriving.drain(..count));
+    }
+
+    fn tx(&mut self, port: PortId, frames: &mut super::super::io::Batch<Vec<u8>>) {
+        self.0.tx(port, frames);
+    }
+
+    fn alloc(&mut self, len: usize) -> Option<Vec<u8>> {
+        self.0.alloc(len)
+    }
+}
+
+#[test]
+fn a_short_burst_does_not_mean_that_a_queue_is_empty() {
+    let next = std::cell::Cell::new(0);
+    let mut rig = Rig::with(2, POLICY, |ports| {
+        Short(ports, next.replace(next.get() + 1))
+    });
+    let flow = flow_of(0, 2);
+    let bucket = bucket_of(&numbered(flow, 0));
+    let steering = rig.shared.steering.clone();
+    assert!(steering.leave(bucket, 1));
+    steering.turn_over(bucket).unwrap();
+    (0..20).for_each(|n| rig.arrive(LAN, 0, numbered(flow, n)));
+    (20..25).for_each(|n| rig.arrive(LAN, 1, numbered(flow, n)));
+    let _told = depart(&rig, 0, bucket, 1);
+    let now = Now::from_nanos(rig.now);
+    for worker in [1, 0, 0, 1, 0, 1, 0, 0, 1, 1] {
+        rig.workers[worker].turn(now);
+    }
+    let sent: Vec<u32> = rig.sent(WAN).iter().map(|frame| number(frame).1).collect();
+    assert_eq!(sent, (0..25).collect::<Vec<_>>());
+    assert!(steering.place(bucket).is_of(1));
+}
+
 #[test]
 fn fragmented_datagrams_follow_their_bucket() {
     let mut moves = Moves::new(2);

@@ -25,6 +25,8 @@ use crossbeam::channel::Sender;
 pub(super) const HELD: usize = 1024;
 /// Frames that a port's queues of one worker hold at the most: after so many, they are others.
 const QUEUED: usize = 16_384;
+/// How long what a port does not take may hold a departure up, in nanoseconds.
+const UNSENT: u64 = 5_000_000;
 
 /// Where a packet goes whose bucket is not simply this worker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub(super) struct Departure {
     rings: Box<[usize]>,
     /// Frames still to be taken from each port; none once a queue was seen empty.
     ports: Box<[usize]>,
+    /// Since when nothing is missing but that a port takes what waits for it.
+    unsent: Option<Now>,
     reply: Sender<()>,
 }
 
@@ -70,6 +74,7 @@ impl<I: Io> Core<I> {
                     heir,
                     rings: rings.map(|worker| self.rings.backlog(worker)).collect(),
                     ports: vec![QUEUED; self.out.len()].into(),
+                    unsent: None,
                     reply,
                 });
             }
@@ -147,9 +152,13 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// All from before has passed: the bucket is this worker's, and what was put by is judged.
+    /// All from before has passed: the bucket is this worker's, and what was put by is judged. It may
+    /// be said twice, if the control thread asked twice; what is put by then is another bucket's.
     #[cold]
     pub(super) fn release(&mut self, policy: &Compiled, now: Now, bucket: u8) {
+        if !matches!(self.steer.place(bucket).standing(), Standing::Held(_)) {
+            return;
+        }
         self.steer.steering().settle(bucket);
         // At most one bucket is held at a time.
         let mut held = std::mem::take(&mut self.held);
@@ -185,12 +194,13 @@ impl<I: Io> Core<I> {
         self.held = held;
     }
 
-    /// Notes that a burst of `count` frames was taken from `port`.
+    /// Notes that a burst of `count` frames was taken from `port`. A short one says little: drivers end
+    /// theirs where a ring of descriptors does, or with what they had read ahead.
     #[inline]
     pub(super) fn has_drained(&mut self, port: PortId, count: usize) {
         if let Some(departure) = &mut self.departure {
             let left = &mut departure.ports[usize::from(port.0)];
-            *left = if count < BURST {
+            *left = if count == 0 {
                 0
             } else {
                 left.saturating_sub(count)
@@ -207,9 +217,11 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Says that all of a bucket that departs has passed, once it has, and been sent.
+    /// Says that all of a bucket that departs has passed, once it has, and been sent. What a port does not
+    /// take for [`UNSENT`] is dropped: else a link that is down would hold the bucket up for as long, and
+    /// its heir with it.
     #[cold]
-    pub(super) fn depart(&mut self) {
+    pub(super) fn depart(&mut self, now: Now) {
         let Some(departure) = &self.departure else {
             return;
         };
@@ -220,12 +232,30 @@ impl<I: Io> Core<I> {
         let (heir, bucket) = (departure.heir, departure.bucket);
         self.publish();
         self.flush();
-        let sent = self.out.iter().all(Batch::is_empty);
-        if sent
-            && self.rings.pass(heir, bucket)
+        if !self.out.iter().all(Batch::is_empty) {
+            let since = self
+                .departure
+                .as_mut()
+                .map(|it| it.unsent.get_or_insert(now));
+            let since = since.map_or(now, |since| *since);
+            if now.nanos().saturating_sub(since.nanos()) < UNSENT {
+                return;
+            }
+            self.drop_unsent();
+        }
+        if self.rings.pass(heir, bucket)
             && let Some(departure) = self.departure.take()
         {
             let _ = departure.reply.try_send(());
+        }
+    }
+
+    /// Drops what ports did not take.
+    fn drop_unsent(&mut self) {
+        let full = &self.pipeline.counters().drops[DropReason::TxFull as usize];
+        for batch in &mut self.out {
+            full.add(batch.len() as u64);
+            self.io.discard(batch);
         }
     }
 }

@@ -28,11 +28,17 @@ impl Movers {
         self.next.store(BUSY, Relaxed);
         let (appliance, next) = (appliance.clone(), self.next.clone());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = appliance.finish_moves() {
-                tracing::warn!(%error, "buckets of flows stay on their way");
-            }
+            let done = appliance.finish_moves();
             let now = clock.now().nanos();
-            next.store(now + (now - begun) * SHARE, Relaxed);
+            let pause = match done {
+                Ok(_) => (now - begun) * SHARE,
+                Err(error) => {
+                    // Its heir may put packets by, and cannot for long.
+                    tracing::warn!(%error, "buckets of flows stay on their way");
+                    0
+                }
+            };
+            next.store(now + pause, Relaxed);
         });
     }
 }

@@ -219,7 +219,9 @@ impl Appliance {
         let mut complete = 0;
         if !dry_run && !moves.is_empty() {
             for row in &moves {
-                steering.leave(row.bucket, row.to);
+                if !steering.leave(row.bucket, row.to) {
+                    continue; // somebody else was first
+                }
                 let MoveRow {
                     bucket, from, to, ..
                 } = row;

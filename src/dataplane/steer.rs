@@ -25,15 +25,16 @@
 //!    hold passes before A says so.
 //! 4. *Settled* with B.
 //!
-//! Concurrency: the table is read by all workers and written by the control thread, but for the last
-//! step, which is B's. A reader sees each place at some recent value; the protocol above holds with any.
+//! Concurrency: the table is read by all workers and written by control threads, but for the last step,
+//! which is B's; of two that change a place at the same time one finds it changed. A reader sees each
+//! place at some recent value; the protocol above holds with any.
 
 use crate::base::hash::HashKey;
 use crate::base::toeplitz::{SymmetricKey, Toeplitz};
 use crate::conntrack::tuple::AnyKey;
 use crate::pipeline::defrag::FragmentKey;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicU16, Ordering::AcqRel, Ordering::Acquire};
 
 /// How many buckets there are: as many entries as most NICs' tables have.
 pub const BUCKETS: usize = 128;
@@ -159,8 +160,11 @@ impl Steering {
         Place(self.places.0[usize::from(bucket) % BUCKETS].load(Acquire))
     }
 
-    fn put(&self, bucket: u8, place: Place) {
-        self.places.0[usize::from(bucket) % BUCKETS].store(place.0, Release);
+    /// Puts `to` in the place of `from`, if that is there still.
+    fn change(&self, bucket: u8, from: Place, to: Place) -> bool {
+        let place = &self.places.0[usize::from(bucket) % BUCKETS];
+        let changed = place.compare_exchange(from.0, to.0, AcqRel, Acquire);
+        changed.is_ok()
     }
 
     /// The worker that packets of each bucket go to, as a NIC is told.
@@ -172,10 +176,7 @@ impl Steering {
     pub fn leave(&self, bucket: u8, heir: usize) -> bool {
         let place = self.place(bucket);
         let may = place.is_settled() && !place.is_of(heir) && heir < self.workers;
-        if may {
-            self.put(bucket, place.with(heir, Place::LEAVING));
-        }
-        may
+        may && self.change(bucket, place, place.with(heir, Place::LEAVING))
     }
 
     /// Turns a bucket that leaves, and of which no flow is left, over to its heir, who holds it until
@@ -186,15 +187,15 @@ impl Steering {
             return None;
         };
         let from = place.owner();
-        self.put(bucket, Place::settled(heir).with(from, Place::HELD));
-        Some((from, heir))
+        let held = Place::settled(heir).with(from, Place::HELD);
+        self.change(bucket, place, held).then_some((from, heir))
     }
 
     /// Ends the move of a bucket that is held: its holder says so.
     pub(super) fn settle(&self, bucket: u8) {
         let place = self.place(bucket);
         if let Standing::Held(_) = place.standing() {
-            self.put(bucket, Place::settled(place.owner()));
+            self.change(bucket, place, Place::settled(place.owner()));
         }
     }
 }

@@ -3,8 +3,10 @@
 //! Sleeping is for boxes whose cores have other work, or whose owner pays for their power. A worker
 //! that found nothing [`PATIENCE`] times in a row takes naps, short ones first; between two naps it
 //! looks once, and the first frame that it finds wakes it for good. A frame that comes during a nap
-//! waits for its end: that is the whole price, [`LONG`] and the time that the kernel takes to wake a
-//! thread. A port must hold what comes meanwhile: 100 us of 10 Gbit/s are 1488 of the shortest frames.
+//! waits for its end: that is the price, [`LONG`] and the time that the kernel takes to wake a thread;
+//! a frame that is handed over may wait for a nap of either worker. A port must hold what comes
+//! meanwhile, 1488 of the shortest frames in 100 us of 10 Gbit/s; a ring between workers holds 1024, and
+//! what does not fit is a counted drop.
 //!
 //! Owned by one worker.
 

@@ -1,9 +1,9 @@
 //! What a worker does while nothing comes: it polls on, lets others have the core, or sleeps.
 //!
 //! Sleeping is for boxes whose cores have other work, or whose owner pays for their power. A worker
-//! that found nothing [`PATIENCE`] times in a row takes naps, short ones first; between two naps it
+//! that found nothing `PATIENCE` times in a row takes naps, short ones first; between two naps it
 //! looks once, and the first frame that it finds wakes it for good. A frame that comes during a nap
-//! waits for its end: that is the price, [`LONG`] and the time that the kernel takes to wake a thread;
+//! waits for its end: that is the price, `LONG` and the time that the kernel takes to wake a thread;
 //! a frame that is handed over may wait for a nap of either worker. A port must hold what comes
 //! meanwhile, 1488 of the shortest frames in 100 us of 10 Gbit/s; a ring between workers holds 1024, and
 //! what does not fit is a counted drop.

@@ -199,7 +199,8 @@ fn reloads_under_traffic_lose_no_count() {
         done.store(true, Ordering::Relaxed);
         traffic.join().unwrap()
     });
-    assert!(sent > 40, "{sent}");
+    // Enough that some came between reloads, and few enough for a machine with other work.
+    assert!(sent > 10, "{sent}");
     assert_eq!(hits(&bed, "outbound").0, u64::from(sent));
     assert_eq!(bed.appliance.counters()[0].packets, u64::from(sent));
     assert_eq!(bed.sent() as u64, u64::from(sent));

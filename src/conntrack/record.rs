@@ -323,11 +323,6 @@ impl Snapshot {
 }
 
 impl FlowRecord {
-    /// The record of an entry at `now`: [`Snapshot::record`].
-    pub fn new<K: Key>(entry: &Entry<K>, now: Ticks, shard: u16, about: About) -> Self {
-        Snapshot::of(entry, now, shard, about).record()
-    }
-
     /// Dates it by the wall clock: the shard's clock began `epoch_ms` milliseconds after 1970.
     pub fn dated(mut self, epoch_ms: u64) -> Self {
         for date in [&mut self.start_ms, &mut self.stop_ms] {

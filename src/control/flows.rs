@@ -1,14 +1,15 @@
-//! Flows and expectations of all shards, asked for in pieces through the workers' mailboxes.
+//! Flows and expectations of all shards, asked for through the workers' mailboxes.
 //!
-//! A worker answers at most one request a loop, with at most a few hundred entries, so a listing
-//! of any length never holds packets up. Nothing is locked meanwhile: flows that come and go
+//! A worker goes over its flows in small steps beside its packets, and gives what it finds in pieces
+//! ([`crate::dataplane::walk`]), so a listing of any length never holds packets up. Nothing is locked meanwhile: flows that come and go
 //! during a listing may or may not be in it. Concurrency: any number of threads may ask at once.
 
 use super::appliance::Appliance;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::shard::HelperCounters;
 use crate::conntrack::tuple::Tuple;
-use crate::dataplane::command::{Answer, Command, Found, Wanted};
+use crate::dataplane::command::{Command, Found, Wanted};
+use crate::dataplane::walk::{self, Piece, Work};
 use crate::policy::Compiled;
 use crossbeam::channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use std::ops::ControlFlow;
@@ -45,15 +46,24 @@ pub(super) fn ask<T>(
     command: Command,
     answer: &Receiver<T>,
 ) -> Result<T, WorkerError> {
+    tell(worker, mailbox, command)?;
+    let answer = answer.recv_timeout(PATIENCE);
+    answer.map_err(|error| unanswered(worker, error))
+}
+
+fn tell(worker: usize, mailbox: &Sender<Command>, command: Command) -> Result<(), WorkerError> {
     let sent = mailbox.send_timeout(command, PATIENCE);
     sent.map_err(|error| match error {
         SendTimeoutError::Timeout(_) => WorkerError::Busy(worker),
         SendTimeoutError::Disconnected(_) => WorkerError::Stopped(worker),
-    })?;
-    answer.recv_timeout(PATIENCE).map_err(|error| match error {
+    })
+}
+
+fn unanswered(worker: usize, error: RecvTimeoutError) -> WorkerError {
+    match error {
         RecvTimeoutError::Timeout => WorkerError::Busy(worker),
         RecvTimeoutError::Disconnected => WorkerError::Stopped(worker),
-    })
+    }
 }
 
 impl Appliance {
@@ -64,25 +74,19 @@ impl Appliance {
         mut sink: impl FnMut(FlowRecord) -> ControlFlow<()>,
     ) -> Result<(), WorkerError> {
         let epoch = self.shared.clock.epoch_ms();
-        self.walk(
-            |cursor, reply| Command::List { cursor, reply },
-            |listed| {
-                let mut flows = listed.rows.into_iter();
-                flows.try_for_each(|flow| sink(flow.dated(epoch)))
-            },
-        )
+        self.walk(&Work::List, |piece| {
+            let mut flows = piece.rows.iter();
+            flows.try_for_each(|flow| sink(flow.record().dated(epoch)))
+        })
     }
 
     /// Ends every flow; returns how many.
     pub fn flush(&self) -> Result<u64, WorkerError> {
         let mut ended = 0;
-        self.walk(
-            |cursor, reply| Command::Flush { cursor, reply },
-            |listed| {
-                ended += u64::from(listed.count);
-                ControlFlow::Continue(())
-            },
-        )?;
+        self.walk(&Work::Flush, |piece| {
+            ended += u64::from(piece.count);
+            ControlFlow::Continue(())
+        })?;
         Ok(ended)
     }
 
@@ -96,20 +100,12 @@ impl Appliance {
     ) -> Result<Judged, WorkerError> {
         let epoch = self.shared.clock.epoch_ms();
         let mut judged = Judged::default();
-        self.walk(
-            |cursor, reply| Command::Judge {
-                cursor,
-                policy: policy.clone(),
-                end,
-                reply,
-            },
-            |listed| {
-                judged.ending += u64::from(listed.count);
-                judged.unsure += u64::from(listed.unsure);
-                let mut flows = listed.rows.into_iter();
-                flows.try_for_each(|flow| sink(flow.dated(epoch)))
-            },
-        )?;
+        self.walk(&Work::Judge { policy, end }, |piece| {
+            judged.ending += u64::from(piece.count);
+            judged.unsure += u64::from(piece.unsure);
+            let mut flows = piece.rows.iter();
+            flows.try_for_each(|flow| sink(flow.record().dated(epoch)))
+        })?;
         Ok(judged)
     }
 
@@ -146,15 +142,25 @@ impl Appliance {
         mut sink: impl FnMut(ExpectRecord) -> ControlFlow<()>,
     ) -> Result<(), WorkerError> {
         let wanted = Wanted(Arc::new(wanted));
-        self.walk(
-            |start, reply| Command::Expectations {
-                start,
-                wanted: wanted.clone(),
-                end,
-                reply,
-            },
-            |answer| answer.rows.into_iter().try_for_each(&mut sink),
-        )
+        for (worker, mailbox) in self.commands.iter().enumerate() {
+            let mut next = Some(0);
+            while let Some(start) = next {
+                // A channel for each request: if the worker ends with it, the channel says so.
+                let (reply, answer) = bounded(1);
+                let command = Command::Expectations {
+                    start,
+                    wanted: wanted.clone(),
+                    end,
+                    reply,
+                };
+                let expected = ask(worker, mailbox, command, &answer)?;
+                next = expected.next;
+                if expected.rows.into_iter().try_for_each(&mut sink).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How many expectations there are.
@@ -177,21 +183,24 @@ impl Appliance {
         Ok(None)
     }
 
-    fn walk<R, C: Copy + Default>(
+    /// Has each worker go over its flows, one after the other, and gives what they find to `take` until
+    /// it says break.
+    fn walk(
         &self,
-        request: impl Fn(C, Sender<Answer<R, C>>) -> Command,
-        mut take: impl FnMut(Answer<R, C>) -> ControlFlow<()>,
+        work: &Work,
+        mut take: impl FnMut(&Piece) -> ControlFlow<()>,
     ) -> Result<(), WorkerError> {
         for (worker, mailbox) in self.commands.iter().enumerate() {
-            let mut cursor = Some(C::default());
-            while let Some(at) = cursor {
-                // A channel for each request: if the worker ends with it, the channel says so.
-                let (reply, answer) = bounded(1);
-                let listed = ask(worker, mailbox, request(at, reply), &answer)?;
-                cursor = listed.next;
-                if take(listed).is_break() {
+            let (walk, pieces) = walk::walk(work.clone());
+            tell(worker, mailbox, Command::Walk(walk))?;
+            let mut last = false;
+            while !last {
+                let piece = pieces.next(PATIENCE).map_err(|it| unanswered(worker, it))?;
+                if take(&piece).is_break() {
                     return Ok(());
                 }
+                last = piece.last;
+                pieces.give_back(piece);
             }
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! What the control thread may ask of a worker, which alone may touch its shard. Each request is
-//! a bounded piece of work, and a worker does at most one a loop, so that a listing of any length
-//! never holds packets up.
+//! a bounded piece of work, and a worker does at most one a loop; what goes over all flows it goes on
+//! with by itself ([`super::walk`]).
 
 use super::steer::BUCKETS;
+use super::walk::{SCAN, Walk};
 use crate::base::time::Now;
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
@@ -10,46 +11,18 @@ use crate::conntrack::shard::{Cursor, Flow};
 use crate::conntrack::tuple::Tuple;
 use crate::conntrack::types::Dir;
 use crate::pipeline::Pipeline;
-use crate::policy::Compiled;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::fmt;
 use std::sync::Arc;
 
-/// Entries, or expectations, that one request looks at.
-pub(super) const SCAN: u32 = 64;
-/// Entries that one request judges by a policy, which takes longer.
-const JUDGED: u32 = 64;
 /// Requests that may wait for one worker.
 const QUEUE: usize = 16;
 
 /// A request, with where its answer goes. An answer that nobody waits for any more is dropped.
 #[derive(Debug)]
 pub enum Command {
-    /// The flows from a cursor on.
-    List {
-        /// Where to go on.
-        cursor: Cursor,
-        /// The answer.
-        reply: Sender<Listed>,
-    },
-    /// The same, and end them.
-    Flush {
-        /// Where to go on.
-        cursor: Cursor,
-        /// The answer; its rows are empty, their number counts.
-        reply: Sender<Listed>,
-    },
-    /// Judge the flows from a cursor on anew.
-    Judge {
-        /// Where to go on.
-        cursor: Cursor,
-        /// The policy; the one in force, if none is given.
-        policy: Option<Arc<Compiled>>,
-        /// Whether flows are to end that it would not let begin.
-        end: bool,
-        /// The answer; those flows, if they are not to end, and how many they are.
-        reply: Sender<Listed>,
-    },
+    /// Go over all flows.
+    Walk(Walk),
     /// The flow of one tuple, if it is here.
     Find {
         /// The tuple.
@@ -110,34 +83,13 @@ pub struct Counted {
     pub next: Option<Cursor>,
 }
 
-/// An answer about flows.
-pub type Listed = Answer<FlowRecord, Cursor>;
-
 /// An answer about expectations.
-pub type Expected = Answer<ExpectRecord, u32>;
-
-/// An answer.
 #[derive(Debug)]
-pub struct Answer<R, C> {
-    /// What was found.
-    pub rows: Vec<R>,
-    /// How many there were.
-    pub count: u32,
-    /// How many there were of which one could not tell; 0 where there is no doubt.
-    pub unsure: u32,
+pub struct Expected {
+    /// Those that are wanted.
+    pub rows: Vec<ExpectRecord>,
     /// Where to go on; `None` at the end.
-    pub next: Option<C>,
-}
-
-impl<R, C> Answer<R, C> {
-    fn of(rows: Vec<R>, next: Option<C>) -> Self {
-        Self {
-            count: rows.len() as u32,
-            unsure: 0,
-            rows,
-            next,
-        }
-    }
+    pub next: Option<u32>,
 }
 
 /// Says which expectations are meant.
@@ -155,21 +107,13 @@ pub fn mailbox() -> (Sender<Command>, Receiver<Command>) {
     bounded(QUEUE)
 }
 
-/// Does one piece of work on the flows of `pipeline`; `policy` is in force. What is about buckets is the
-/// worker's own to do.
+/// Does one piece of work on the flows of `pipeline`. Walks, and what is about buckets, are the worker's
+/// own to do.
 #[cold]
-pub fn execute(command: Command, pipeline: &mut Pipeline, policy: &Compiled, now: Now) {
+pub fn execute(command: Command, pipeline: &mut Pipeline, now: Now) {
     let ticks = now.ticks();
     let shard = pipeline.shard_mut();
     match command {
-        Command::List { cursor, reply } => {
-            let (flows, next) = shard.scan(cursor, SCAN);
-            let rows: Vec<_> = flows
-                .into_iter()
-                .map(|flow| shard.record(flow, ticks))
-                .collect();
-            let _ = reply.try_send(Answer::of(rows, next));
-        }
         Command::Find { tuple, reply } => {
             let found = shard.locate(&tuple, ticks).map(|(flow, dir)| Found {
                 record: shard.record(flow, ticks),
@@ -178,39 +122,7 @@ pub fn execute(command: Command, pipeline: &mut Pipeline, policy: &Compiled, now
             });
             let _ = reply.try_send(found);
         }
-        Command::CountBuckets { .. } | Command::Depart { .. } => {}
-        Command::Flush { cursor, reply } => {
-            let (flows, next) = shard.scan(cursor, SCAN);
-            shard.remove(&flows);
-            let count = flows.len() as u32;
-            let _ = reply.try_send(Answer {
-                count,
-                ..Answer::of(Vec::new(), next)
-            });
-        }
-        Command::Judge {
-            cursor,
-            policy: other,
-            end,
-            reply,
-        } => {
-            let by = other.as_deref().unwrap_or(policy);
-            let judged = pipeline.judge_flows(by, cursor, JUDGED);
-            let count = judged.ending.len() as u32;
-            let shard = pipeline.shard_mut();
-            let rows = if end {
-                shard.remove(&judged.ending);
-                Vec::new()
-            } else {
-                let flows = judged.ending.into_iter();
-                flows.map(|flow| shard.record(flow, ticks)).collect()
-            };
-            let _ = reply.try_send(Answer {
-                count,
-                unsure: judged.unsure,
-                ..Answer::of(rows, judged.next)
-            });
-        }
+        Command::Walk(_) | Command::CountBuckets { .. } | Command::Depart { .. } => {}
         Command::Expectations {
             start,
             wanted,
@@ -224,7 +136,7 @@ pub fn execute(command: Command, pipeline: &mut Pipeline, policy: &Compiled, now
                 .filter(|(id, _)| !end || shard.remove_expectation(*id))
                 .map(|(_, it)| it)
                 .collect();
-            let _ = reply.try_send(Answer::of(rows, next));
+            let _ = reply.try_send(Expected { rows, next });
         }
     }
 }

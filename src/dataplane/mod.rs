@@ -17,6 +17,7 @@ pub mod memory;
 pub mod rss;
 pub mod shared;
 pub mod steer;
+pub mod walk;
 pub mod worker;
 
 #[cfg(test)]

@@ -9,11 +9,13 @@ use super::io::Io;
 use super::memory::MemoryIo;
 use super::shared::Shared;
 use super::steer::{BUCKETS, Steer, Steering};
+use super::walk::{self, Work};
 use super::worker::{Parts, Worker};
 use crate::base::hash::HashKey;
 use crate::base::rcu::{Domain, Rcu};
 use crate::base::time::Now;
 use crate::base::toeplitz::SymmetricKey;
+use crate::conntrack::record::Snapshot;
 use crate::pipeline::defrag::{Defrag, Limits};
 use crate::pipeline::{DropReason, Pipeline};
 use crate::policy::{self, PortId};
@@ -23,6 +25,7 @@ use crate::wire::tcp::flags;
 use crate::wire::{Addrs, L4, parse};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
+use std::time::Duration;
 
 mod fragments;
 mod loops;
@@ -454,38 +457,31 @@ fn log_events_are_bounded_and_losses_counted() {
 }
 
 #[test]
-fn listing_and_flushing_walk_by_cursor() {
+fn listing_and_flushing_walk_over_all_flows() {
     let mut rig = Rig::new(1);
     for client in 0..40 {
         rig.arrive(LAN, 0, tcp(client, 80, flags::SYN, 100, 0));
     }
     rig.settle();
-    let mut ask = |flush: bool| {
-        let (mut cursor, mut flows, mut count) = (Default::default(), Vec::new(), 0);
-        loop {
-            let (reply, answer) = bounded(1);
-            let command = match flush {
-                true => Command::Flush { cursor, reply },
-                false => Command::List { cursor, reply },
-            };
-            rig.commands[0].send(command).unwrap();
+    let mut ask = |work: Work| {
+        let (walk, pieces) = walk::walk(work);
+        rig.commands[0].send(Command::Walk(walk)).unwrap();
+        // IPv4, and IPv6
+        for _ in 0..2 {
             rig.settle();
-            let listed = answer.try_recv().unwrap();
-            flows.extend(listed.rows);
-            count += listed.count;
-            match listed.next {
-                Some(next) => cursor = next,
-                None => break (flows, count),
-            }
         }
+        let piece = pieces.next(Duration::ZERO).unwrap();
+        assert!(piece.last);
+        let flows: Vec<_> = piece.rows.iter().map(Snapshot::record).collect();
+        (flows, piece.count)
     };
-    let (flows, count) = ask(false);
+    let (flows, count) = ask(Work::List);
     assert_eq!((flows.len(), count), (40, 40));
     assert!(
         flows
             .iter()
             .all(|flow| flow.timeout == 120 && !flow.seen_reply)
     );
-    assert_eq!(ask(true).1, 40);
-    assert_eq!(ask(false).1, 0);
+    assert_eq!(ask(Work::Flush).1, 40);
+    assert_eq!(ask(Work::List).1, 0);
 }

@@ -2,7 +2,8 @@
 //!
 //! A loop: say "quiescent" and take the newest policy; take a burst from each port, and what other
 //! workers handed over; send; end flows whose time has come; do at most one request of the control
-//! thread; read the clock, for the next loop and for the histogram of this one. A frame whose flow
+//! thread, and a step of what goes over all flows; read the clock, for the next loop and for the histogram
+//! of this one. A frame whose flow
 //! another worker owns goes to that worker's ring and is parsed again there, so a flow is only ever
 //! touched by its owner.
 //!
@@ -10,8 +11,7 @@
 //! without a timer. To hold frames over loops would fill the bursts of a worker that has time to
 //! spare, and delay what they hold; one that has none takes longer for a loop, finds more frames in
 //! the next, and so fills its bursts by itself: of frames at a rate r, with a time c for each and f for
-//! the rest of a loop, a loop finds r f / (1 - r c). Where f is four times c that is a burst of 32 at
-//! nine tenths of the load.
+//! the rest of a loop, a loop finds r f / (1 - r c).
 //!
 //! A fragment goes to the worker that collects its datagram ([`Steer::collector`]). Once that is
 //! whole, its flow's owner decides; if that is another worker, all fragments go to it as one group
@@ -29,6 +29,7 @@ use super::io::{BURST, Batch, Frame, Io};
 use super::rss::Belief;
 use super::shared::{Cause, Shared, WorkerCounters};
 use super::steer::{BUCKETS, Steer, bucket};
+use super::walk::Walks;
 use crate::base::rcu::Reader;
 use crate::base::time::Now;
 use crate::conntrack::types::CtState;
@@ -121,6 +122,8 @@ struct Core<I: Io> {
     departure: Option<Departure>,
     /// Packets of each bucket that leaves which found their flow here still.
     stayed: Box<[u32; BUCKETS]>,
+    /// What goes over all flows.
+    walks: Walks,
     log: Sender<LogEvent>,
     shared: Arc<Shared>,
     /// Frames that wait to be sent, for each port.
@@ -153,6 +156,7 @@ impl<I: Io> Worker<I> {
                 held: Vec::with_capacity(held),
                 departure: None,
                 stayed: Box::new([0; BUCKETS]),
+                walks: Walks::default(),
                 log: parts.log,
                 shared: parts.shared.clone(),
                 out,
@@ -209,7 +213,13 @@ impl<I: Io> Worker<I> {
             moved += core.receive(policy, now, PortId(port as u8));
         }
         for worker in 0..core.rings.workers() {
-            moved += core.take_handed(policy, now, worker);
+            // As many bursts as it may hand over in a loop like this one.
+            for _ in 0..core.out.len() {
+                match core.take_handed(policy, now, worker) {
+                    0 => break,
+                    taken => moved += taken,
+                }
+            }
         }
         if core.departure.is_some() {
             core.depart(now);
@@ -218,11 +228,15 @@ impl<I: Io> Worker<I> {
         core.pipeline.shard_mut().expire(now.ticks(), EXPIRE);
         core.defrag.expire(now.ticks(), EXPIRE_DATAGRAMS);
         core.pipeline.shard().publish_entries();
-        let command = self.commands.try_recv().ok();
-        let busy = moved > 0 || command.is_some();
-        if let Some(command) = command {
-            core.execute(command, policy, now);
+        let mut busy = moved > 0;
+        if !core.walks.is_full()
+            && let Ok(command) = self.commands.try_recv()
+        {
+            core.execute(command, now);
+            busy = true;
         }
+        let (pipeline, clock) = (&mut core.pipeline, &self.shared.clock);
+        busy |= core.walks.go(pipeline, policy, now, moved > 0, clock);
         let end = self.shared.clock.now();
         core.counters().looped(busy, now, end);
         (moved, end)

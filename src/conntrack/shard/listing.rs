@@ -2,16 +2,21 @@
 
 use super::{AnyKey, FlowRef, Shard};
 use crate::base::time::Ticks;
-use crate::conntrack::record::FlowRecord;
+use crate::conntrack::record::{FlowRecord, Snapshot};
 
 impl Shard {
     /// The flow as it is shown.
     pub fn record(&self, flow: FlowRef, now: Ticks) -> FlowRecord {
+        self.snapshot(flow, now).record()
+    }
+
+    /// What is shown of the flow.
+    pub fn snapshot(&self, flow: FlowRef, now: Ticks) -> Snapshot {
         let about = self.kins.about(flow.v6, flow.entry, self.core(flow).status);
         if flow.v6 {
-            FlowRecord::new(self.v6.entry(flow.entry), now, self.id, about)
+            Snapshot::of(self.v6.entry(flow.entry), now, self.id, about)
         } else {
-            FlowRecord::new(self.v4.entry(flow.entry), now, self.id, about)
+            Snapshot::of(self.v4.entry(flow.entry), now, self.id, about)
         }
     }
 
@@ -28,21 +33,28 @@ impl Shard {
     /// that come and go meanwhile may or may not be among them; none is shown twice while it
     /// lives.
     pub fn scan(&self, cursor: Cursor, scan: u32) -> (Vec<FlowRef>, Option<Cursor>) {
-        let collect = |used: &mut dyn Iterator<Item = u32>| {
-            used.map(|entry| FlowRef {
-                v6: cursor.v6,
-                entry,
-            })
-            .collect()
+        let mut flows = Vec::new();
+        let next = self.visit(cursor, scan, |flow| flows.push(flow));
+        (flows, next)
+    }
+
+    /// The same, one by one.
+    #[inline]
+    pub fn visit(&self, cursor: Cursor, scan: u32, mut to: impl FnMut(FlowRef)) -> Option<Cursor> {
+        let v6 = cursor.v6;
+        let mut visit = |used: &mut dyn Iterator<Item = u32>| {
+            used.for_each(|entry| to(FlowRef { v6, entry }));
         };
-        let (flows, next) = if cursor.v6 {
+        let next = if v6 {
             let (mut used, next) = self.v6.scan(cursor.entry, scan);
-            (collect(&mut used), next)
+            visit(&mut used);
+            next
         } else {
             let (mut used, next) = self.v4.scan(cursor.entry, scan);
-            (collect(&mut used), next)
+            visit(&mut used);
+            next
         };
-        (flows, cursor.then(next))
+        cursor.then(next)
     }
 
     /// Ends `flows`, which must come from a [`Shard::scan`] with nothing in between.

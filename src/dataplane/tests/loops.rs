@@ -3,9 +3,10 @@
 
 use super::*;
 use crate::base::histogram::Times;
-use crate::dataplane::command::SCAN;
+use crate::conntrack::tuple::Tuple;
+use crate::dataplane::command::Wanted;
+use crate::dataplane::walk::{Pieces, SCAN};
 use std::thread;
-use std::time::Duration;
 
 fn udp(client: u32) -> Vec<u8> {
     frame(addrs(client), Segment::Udp { sport: 9, dport: 9 }, b"")
@@ -32,10 +33,13 @@ fn loops_that_do_something_are_in_the_histogram_and_others_are_idle_time() {
                 true
             }
             1 => {
-                let (cursor, (reply, _)) = (Default::default(), bounded(1));
-                rig.commands[0]
-                    .send(Command::List { cursor, reply })
-                    .unwrap();
+                let request = Command::Expectations {
+                    start: 0,
+                    wanted: Wanted(Arc::new(|_| true)),
+                    end: false,
+                    reply: bounded(1).0,
+                };
+                rig.commands[0].send(request).unwrap();
                 true
             }
             _ => false,
@@ -65,11 +69,83 @@ fn loops_that_do_something_are_in_the_histogram_and_others_are_idle_time() {
     assert_eq!(rig.times(1), (Times::default(), 0, 0), "the other's own");
 }
 
-/// A listing of a million flows is many loops, none of which looks at more than [`SCAN`] entries or
-/// does more than one request; packets pass in between.
+/// One end of a walk, and what it found so far.
+struct Asker {
+    pieces: Pieces,
+    rows: u32,
+    count: u32,
+    over: bool,
+}
+
+impl Rig {
+    fn walk(&self, work: Work) -> Asker {
+        let (walk, pieces) = walk::walk(work);
+        self.commands[0].send(Command::Walk(walk)).unwrap();
+        Asker {
+            pieces,
+            rows: 0,
+            count: 0,
+            over: false,
+        }
+    }
+}
+
+impl Asker {
+    /// Reads what there is; returns how many pieces that was.
+    fn read(&mut self) -> usize {
+        let mut read = 0;
+        while let Ok(piece) = self.pieces.next(Duration::ZERO) {
+            let rows = piece.rows.len() as u32;
+            assert!(rows <= 16 * SCAN && piece.rows.capacity() <= 16 * SCAN as usize);
+            assert!(!self.over, "nothing follows the last piece");
+            self.rows += rows;
+            self.count += piece.count;
+            self.over = piece.last;
+            self.pieces.give_back(piece);
+            read += 1;
+        }
+        read
+    }
+}
+
+/// A worker takes in a loop what another hands over in one: at the same pace no ring fills.
+#[test]
+fn what_one_hands_over_in_a_loop_the_other_takes_in_one() {
+    let mut rig = Rig::under(2, &POLICY.replace("max: 64", "max: 100000"));
+    let steer = Steer::new(steering(2));
+    let others = |client: &u32| {
+        let frame = udp(*client);
+        let key = Tuple::of(&parse(&frame, frame.len()), 0).and_then(|it| it.key());
+        steer.place(steer.bucket(&key.unwrap().0)).owner() == 1
+    };
+    let (mut frames, now) = (0, Now::from_nanos(rig.now));
+    let clients: Vec<u32> = (0..20_000).filter(others).take(4 * RING).collect();
+    for client in clients {
+        rig.arrive(LAN, 0, udp(client));
+        rig.arrive(
+            WAN,
+            0,
+            frame(
+                addrs(client).flip(),
+                Segment::Udp { sport: 9, dport: 9 },
+                b"",
+            ),
+        );
+        frames += 2;
+    }
+    while rig.workers[0].turn(now) + rig.workers[1].turn(now) > 0 {}
+    assert_eq!(rig.sum(|w| w.handed_out.get()), frames);
+    assert_eq!(rig.drops(DropReason::HandoffFull), 0);
+    assert_eq!(rig.sum(|w| w.handed_in.get()), frames);
+}
+
+/// A listing of a million flows is many loops, none of which looks at more than [`SCAN`] entries or goes
+/// on with more than one walk; packets pass in the same loops.
 #[test]
 fn a_loop_looks_at_few_entries_however_many_there_are() {
     const FLOWS: u32 = 1_000_000;
+    // of IPv4 and of IPv6
+    const STEPS: u32 = FLOWS.div_ceil(SCAN) + 1;
     let mut rig = Rig::under(1, &POLICY.replace("max: 64", "max: 1000000"));
     let now = Now::from_nanos(rig.now);
     for first in (0..FLOWS).step_by(10_000) {
@@ -80,56 +156,97 @@ fn a_loop_looks_at_few_entries_however_many_there_are() {
         rig.sent(WAN);
     }
     assert_eq!(rig.sum(|w| w.path.ct.insert.get()), u64::from(FLOWS));
-    let (mut cursor, mut listed, mut turns) = (Some(Default::default()), 0, 0);
-    while let Some(at) = cursor {
-        let (reply, answer) = bounded(1);
-        let (other, second) = bounded(1);
-        let list = |cursor, reply| Command::List { cursor, reply };
-        rig.commands[0].send(list(at, reply)).unwrap();
-        rig.commands[0].send(list(at, other)).unwrap();
-        rig.arrive(WAN, 0, {
+    let mut askers = [Work::List, Work::List].map(|work| rig.walk(work));
+    let (mut turns, mut packets) = (0, 0);
+    while askers.iter().any(|asker| !asker.over) {
+        if turns % 16 == 15 {
+            packets += 1;
             let (sport, dport) = (9, 9);
-            frame(addrs(turns).flip(), Segment::Udp { sport, dport }, b"")
-        });
-        assert_eq!(rig.workers[0].turn(now), 1);
-        assert_eq!(rig.sent(LAN).len(), 1, "a reply passes in the same loop");
-        let rows = answer.try_recv().unwrap();
-        assert!(second.is_empty(), "one request a loop");
-        rig.workers[0].turn(now);
-        assert_eq!(second.try_recv().unwrap().rows.len(), rows.rows.len());
-        assert!(rows.rows.len() <= SCAN as usize);
-        listed += rows.rows.len() as u32;
+            let reply = Segment::Udp { sport, dport };
+            rig.arrive(WAN, 0, frame(addrs(turns).flip(), reply, b""));
+            assert_eq!(rig.workers[0].turn(now), 1);
+            assert_eq!(rig.sent(LAN).len(), 1, "a reply passes in the same loop");
+        } else {
+            assert_eq!(rig.workers[0].turn(now), 0);
+        }
         turns += 1;
-        cursor = rows.next;
+        for asker in &mut askers {
+            asker.read();
+        }
+        let [one, other] = &askers;
+        assert!(
+            one.rows.abs_diff(other.rows) <= 16 * SCAN,
+            "they take turns"
+        );
     }
     // every entry is a flow: the rows are what was looked at
-    assert_eq!(listed, FLOWS);
-    assert_eq!(turns, FLOWS.div_ceil(SCAN) + 1, "and the table of IPv6");
+    assert_eq!(askers.map(|asker| asker.rows), [FLOWS; 2]);
+    // loops with packets may leave it for later
+    let idle = turns - packets;
+    assert!(idle <= 2 * STEPS && 2 * STEPS <= turns, "{turns} turns");
     let ended = |rig: &Rig| rig.sum(|w| w.path.ct.delete.get());
-    let mut cursor = Some(Default::default());
-    while let Some(at) = cursor {
+    let (mut flush, mut turns) = (rig.walk(Work::Flush), 0);
+    while !flush.over {
         let before = ended(&rig);
-        let (reply, answer) = bounded(1);
-        let flush = Command::Flush { cursor: at, reply };
-        rig.commands[0].send(flush).unwrap();
         rig.workers[0].turn(now);
         assert!(ended(&rig) - before <= u64::from(SCAN));
-        cursor = answer.try_recv().unwrap().next;
+        turns += 1;
+        flush.read();
     }
+    assert_eq!((flush.count, flush.rows, turns), (FLOWS, 0, STEPS));
     assert_eq!(ended(&rig), u64::from(FLOWS));
     // A table of which most is empty: so many loops all the same.
     rig.arrive(LAN, 0, udp(1));
     rig.workers[0].turn(now);
-    let (mut cursor, mut turns) = (Some(Default::default()), 0);
-    while let Some(at) = cursor {
-        let (reply, answer) = bounded(1);
-        let list = Command::List { cursor: at, reply };
-        rig.commands[0].send(list).unwrap();
+    let (mut list, mut turns) = (rig.walk(Work::List), 0);
+    while !list.over {
         rig.workers[0].turn(now);
         turns += 1;
-        cursor = answer.try_recv().unwrap().next;
+        list.read();
     }
-    assert_eq!(turns, FLOWS.div_ceil(SCAN) + 1);
+    assert_eq!((list.rows, turns), (1, STEPS));
+}
+
+/// A walk whose asker reads nothing waits, and the worker has nothing to do; one whose asker is gone ends.
+#[test]
+fn a_walk_waits_for_its_asker_and_ends_without() {
+    let mut rig = Rig::under(1, &POLICY.replace("max: 64", "max: 10000"));
+    let now = Now::from_nanos(rig.now);
+    for client in 0..10_000 {
+        rig.arrive(LAN, 0, udp(client));
+    }
+    rig.settle();
+    let idles = |rig: &mut Rig| {
+        let before = rig.times(0);
+        rig.workers[0].turn(now);
+        let after = rig.times(0);
+        after.0 == before.0 && after.1 > before.1
+    };
+    assert!(idles(&mut rig));
+    let mut slow = rig.walk(Work::List);
+    for step in 0..4 * 16 {
+        assert!(!idles(&mut rig), "step {step}");
+    }
+    assert!(idles(&mut rig), "all pieces are full");
+    // another one does not wait for it
+    let mut other = rig.walk(Work::List);
+    while !other.over {
+        assert!(!idles(&mut rig));
+        other.read();
+    }
+    assert_eq!(other.rows, 10_000);
+    assert!(idles(&mut rig));
+    assert_eq!(slow.read(), 4);
+    while !slow.over {
+        assert!(!idles(&mut rig));
+        slow.read();
+    }
+    assert_eq!(slow.rows, 10_000);
+    let gone = rig.walk(Work::List);
+    assert!(!idles(&mut rig));
+    drop(gone);
+    let steps = (0..100).take_while(|_| !idles(&mut rig)).count();
+    assert!(steps <= 16, "{steps} steps for nobody");
 }
 
 /// A worker that sleeps loops no more often than naps allow, and still takes what comes.

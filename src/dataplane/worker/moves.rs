@@ -58,8 +58,9 @@ pub(super) struct Departure {
 impl<I: Io> Core<I> {
     /// Does one piece of work for the control thread.
     #[cold]
-    pub(super) fn execute(&mut self, command: Command, policy: &Compiled, now: Now) {
+    pub(super) fn execute(&mut self, command: Command, now: Now) {
         match command {
+            Command::Walk(walk) => self.walks.begin(walk),
             Command::CountBuckets { cursor, reply } => {
                 let _ = reply.try_send(self.count_buckets(cursor));
             }
@@ -78,7 +79,7 @@ impl<I: Io> Core<I> {
                     reply,
                 });
             }
-            other => command::execute(other, &mut self.pipeline, policy, now),
+            other => command::execute(other, &mut self.pipeline, now),
         }
     }
 

@@ -7,8 +7,8 @@
 //! values lead to, one an axis, and in the list of rules that are filed nowhere; they are gone
 //! through together, in the order of the rules.
 //!
-//! A list may hold more than what matches, never less: each candidate is tested by all its
-//! predicates. So matches that no axis has (flags, lengths, limits) are left to the test, and what
+//! A list may hold more than what matches, never less: each candidate is tested by those of its
+//! predicates that the way to it has not proven. So matches that no axis has (flags, lengths, limits) are left to the test, and what
 //! would take too much room (a wide range among many narrow ones) is filed nowhere.
 //!
 //! Life-cycle: built with its policy, off the packet path, then only read. Concurrency: immutable.

@@ -10,7 +10,8 @@
 //! minimum, or the ratios of one run. `chase` is the yardstick of the memory: one dependent read of
 //! a random line in an array of as many lines as there are flows.
 //!
-//! `--workers` measures what several cores come to together ([`scale`]).
+//! `--workers` measures what several cores come to together ([`scale`]), `--handoff` what it costs when each
+//! packet goes from one to another ([`handoff`]).
 //!
 //! `cargo bench --bench conntrack -- --help` lists the options. Without `--bench` and without any
 //! option (that is how `cargo test --benches` starts it) it only checks that everything runs.
@@ -19,6 +20,7 @@
 
 mod cases;
 mod frames;
+mod handoff;
 mod inserts;
 mod report;
 mod scale;
@@ -52,6 +54,9 @@ struct Args {
     /// So many workers at once, on the last cores, against one of them alone
     #[arg(long, default_value_t = 1)]
     workers: usize,
+    /// Whole workers, on the last two cores: what it costs when each packet is the other's
+    #[arg(long)]
+    handoff: bool,
     /// Few flows, one round: does it run?
     #[arg(long)]
     quick: bool,
@@ -209,21 +214,17 @@ fn main() -> ExitCode {
         args.rounds = 1;
     }
     args.rounds = args.rounds.max(1);
+    if args.handoff {
+        return print(
+            handoff::run(&args).map(|table| (table.text(), table.json())),
+            args.json,
+        );
+    }
     if args.workers > 1 {
-        return match scale::run(&args) {
-            Ok(table) if args.json => {
-                println!("{}", table.json());
-                ExitCode::SUCCESS
-            }
-            Ok(table) => {
-                print!("{}", table.text());
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                println!("conntrack: {error}");
-                ExitCode::FAILURE
-            }
-        };
+        return print(
+            scale::run(&args).map(|table| (table.text(), table.json())),
+            args.json,
+        );
     }
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let core = match args.core {
@@ -233,9 +234,17 @@ fn main() -> ExitCode {
     if let Some(core) = core {
         core_affinity::set_for_current(*core);
     }
-    match run(&args) {
-        Ok(report) if args.json => println!("{}", report.json()),
-        Ok(report) => print!("{}", report.text()),
+    print(
+        run(&args).map(|report| (report.text(), report.json())),
+        args.json,
+    )
+}
+
+/// Prints what was measured, as text or as JSON.
+fn print(measured: Result<(String, serde_json::Value), String>, as_json: bool) -> ExitCode {
+    match measured {
+        Ok((_, json)) if as_json => println!("{json}"),
+        Ok((text, _)) => print!("{text}"),
         Err(error) => {
             println!("conntrack: {error}");
             return ExitCode::FAILURE;

@@ -44,7 +44,7 @@ fn nanos(sample: Sample) -> f64 {
 }
 
 /// The figure of `all` that `share` of them are not above.
-fn at(all: &[f64], share: f64) -> f64 {
+pub(crate) fn at(all: &[f64], share: f64) -> f64 {
     let mut all = all.to_vec();
     all.sort_by(f64::total_cmp);
     all[((all.len() - 1) as f64 * share) as usize]

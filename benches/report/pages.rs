@@ -215,6 +215,25 @@ pub(crate) fn page(results: &Value) -> String {
          and how many times the one alone the two are (median of the rounds).",
         &table,
     );
+    let two = |row: &Value, key: &str| row[key].as_f64().map_or_else(String::new, shown);
+    let mut table = String::new();
+    for row in rows(results, "handoff") {
+        if table.is_empty() {
+            table =
+                "| flows | own | handed over | ratio | lost |\n|---|---|---|---|---|\n".to_owned();
+        }
+        let lost = row["lost"].as_f64().unwrap_or(0.0) * 100.0;
+        let cells = ["own_mpps", "handed_mpps", "ratio"].map(|key| two(row, key));
+        let flows = count(&row["flows"]);
+        let _ = writeln!(table, "| {flows} | {} | {lost:.2} % |", cells.join(" | "));
+    }
+    section(
+        &mut out,
+        "Every packet handed over",
+        "Two workers, millions of packets a second of both by processor time: all packets of flows of the \
+         worker that gets them, and all of the other's.",
+        &table,
+    );
     let mpps = "Millions a second by processor time of who polls: median (smallest to largest; of 5tswap).";
     for (step, title) in [
         ("rig", "End to end, TCP"),

@@ -33,6 +33,12 @@ pub(crate) const STEPS: &[Step] = &[
                tcp,path-tcp,insert",
         quick: "--workers 2 --flows 1000,100000 --rounds 20 --packets 65536 --cases tcp,path-tcp,insert",
     },
+    Step {
+        name: "handoff",
+        bench: "conntrack",
+        full: "--handoff --flows 1000,100000 --rounds 50",
+        quick: "--handoff --flows 1000,100000 --rounds 5",
+    },
     // end to end
     Step {
         name: "rig",

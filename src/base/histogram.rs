@@ -69,6 +69,11 @@ impl Times {
         self.counts.iter().sum()
     }
 
+    /// How many were longer than 100 us.
+    pub fn slow(&self) -> u64 {
+        self.counts.iter().skip(8).sum()
+    }
+
     /// Nanoseconds that `share` of them (0 to 1) did not exceed: a bucket's bound, or the longest.
     pub fn quantile(&self, share: f64) -> f64 {
         let wanted = (self.count() as f64 * share).ceil();
@@ -91,6 +96,11 @@ mod tests {
     fn bounds_double_and_one_is_100_microseconds() {
         assert_eq!(Histogram::bound(0), 781.25);
         assert_eq!(Histogram::bound(7), 100_000.0);
+        let histogram = Histogram::default();
+        for nanos in [1, 100_000, 100_001, 1_000_000] {
+            histogram.add(nanos);
+        }
+        assert_eq!(histogram.get().slow(), 2);
         assert_eq!(Histogram::bound(BOUNDS - 1), 25_600_000.0);
     }
 

@@ -223,6 +223,8 @@ pub struct WorkerRow {
     pub loop_p99_seconds: f64,
     /// The longest of these.
     pub loop_longest_seconds: f64,
+    /// How many of these took longer than 100 us.
+    pub slow_loops: u64,
     /// Log lines lost because the control thread fell behind.
     pub log_lost: u64,
 }
@@ -462,6 +464,7 @@ impl Appliance {
                         busy_loops: busy.count(),
                         loop_p99_seconds: busy.quantile(0.99) / 1e9,
                         loop_longest_seconds: seconds(busy.longest),
+                        slow_loops: busy.slow(),
                         log_lost: counters.log_lost.get(),
                     }
                 },

@@ -23,7 +23,7 @@ mod fragments;
 mod moves;
 
 use super::command::Command;
-use super::handoff::{Handed, Item, Rings};
+use super::handoff::{Handed, Item, RING, Rings};
 use super::idle::{Idle, Rest};
 use super::io::{BURST, Batch, Frame, Io};
 use super::rss::Belief;
@@ -44,6 +44,10 @@ use crossbeam::channel::{Receiver, Sender};
 use moves::{Departure, Route};
 use std::sync::Arc;
 
+/// Bursts that one loop takes out of a ring, at most. Not just as many as another worker hands over in a
+/// loop: of two that give each other all they get, the slower one would then take less and less of what the
+/// faster one gives, and its ring would overflow. One that finds more in its rings polls its ports less often.
+const DRAIN: usize = RING / BURST / 2;
 /// Entries whose timers one loop looks at, at most.
 const EXPIRE: usize = 64;
 /// Datagrams whose time to become whole has passed, that one loop drops at most.
@@ -213,8 +217,7 @@ impl<I: Io> Worker<I> {
             moved += core.receive(policy, now, PortId(port as u8));
         }
         for worker in 0..core.rings.workers() {
-            // As many bursts as it may hand over in a loop like this one.
-            for _ in 0..core.out.len() {
+            for _ in 0..DRAIN {
                 match core.take_handed(policy, now, worker) {
                     0 => break,
                     taken => moved += taken,

@@ -213,7 +213,10 @@ fn a_group_longer_than_a_burst_stays_together() {
         let mut rig = Rig::new(2);
         let now = Now::from_nanos(rig.now);
         // So much of the flow before it that a loop takes that and half of the group.
-        let before: Vec<_> = (0..60).map(|n| udp(client, 53, n)).collect();
+        let before: Vec<_> = (0..RING / 2 - 30)
+            .map(|n| udp(client, 53, n % 100))
+            .collect();
+        let ahead = before.len() as u64;
         for frame in before.iter().chain(&parts) {
             rig.arrive(LAN, collector, frame.clone());
         }
@@ -221,21 +224,21 @@ fn a_group_longer_than_a_burst_stays_together() {
         // An answer behind it, which is of a known flow only if the datagram was decided first.
         rig.arrive(WAN, collector, back(client, 53));
         while rig.workers[collector].turn(now) > 0 {}
-        assert_eq!(rig.sum(|w| w.handed_out.get()), 60 + 61);
+        assert_eq!(rig.sum(|w| w.handed_out.get()), ahead + 61);
         rig.workers[owner].turn(now);
-        assert_eq!(rig.sent(WAN), before, "half of it is there");
+        assert!(rig.sent(WAN) == before, "half of it is there");
         if stop_between {
             for worker in rig.workers.drain(..) {
                 worker.finish();
             }
             assert_eq!(rig.drops(DropReason::Shutdown), 61);
-            assert_eq!(rig.balance(), (121, 121));
+            assert_eq!(rig.balance(), (ahead + 61, ahead + 61));
             continue;
         }
         rig.settle();
         assert_eq!(rig.sent(WAN), parts);
         assert_eq!(rig.sent(LAN).len(), 1);
-        assert_eq!(rig.balance(), (121, 121));
+        assert_eq!(rig.balance(), (ahead + 61, ahead + 61));
     }
 }
 

@@ -1,15 +1,17 @@
 //! What it costs when every packet must be handed over: whole workers, with their rings, over ports that
-//! never run out of frames.
+//! have a frame for each that left. So as much is under way as the rings hold, and nothing is lost: with
+//! more, a worker that is a little faster would spend its time on what no ring has room for.
 //!
 //! Two workers poll two ports each. In one stretch all frames that come to a worker are of its own flows, in
 //! the next all are of the other's, so that each goes through a ring and is parsed twice; stretches take
-//! turns. Frames travel by value, 72 bytes through the ring, instead of a pointer through it and the frame's
-//! line behind it. What counts is what was forwarded, by the processor time of the workers; what a full ring
-//! lost is told.
+//! turns. Frames are pointers, as those of DPDK are. What they point to is written once, so with few flows it
+//! is in the caches of both cores, and with many it comes from the cache that they share, like what a NIC
+//! wrote. What counts is what was forwarded, by the processor time of the workers.
 
 use crate::frames::mix;
 use crate::report::Machine;
 use crate::{Args, scale};
+use crossbeam::utils::CachePadded;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use shardwall::base::hash::HashKey;
@@ -19,7 +21,7 @@ use shardwall::base::toeplitz::SymmetricKey;
 use shardwall::conntrack::tuple::Tuple;
 use shardwall::dataplane::clock::Clock;
 use shardwall::dataplane::command;
-use shardwall::dataplane::handoff::Rings;
+use shardwall::dataplane::handoff::{RING, Rings};
 use shardwall::dataplane::idle::Idle;
 use shardwall::dataplane::io::{Batch, Frame, Io};
 use shardwall::dataplane::shared::Shared;
@@ -32,12 +34,14 @@ use shardwall::wire::build::{Segment, frame};
 use shardwall::wire::tcp::flags;
 use shardwall::wire::{Addrs, Checksum, parse};
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 /// Workers, each of which hands over to the other.
 const WORKERS: usize = 2;
 const PORTS: usize = 2;
+/// Frames of a worker that are under way; a ring has room for them.
+const WINDOW: usize = RING / 2;
 /// Nanoseconds of a stretch.
 const STRETCH: u64 = 100_000_000;
 const SECRET: HashKey = HashKey::from_seed(1);
@@ -55,24 +59,33 @@ chains:
       - { name: new, ct: new, action: accept }
 ";
 
-/// A frame that is its own buffer.
-#[derive(Clone, Copy, Debug)]
-struct Inline {
-    bytes: [u8; 64],
-    len: u8,
-}
+/// Bytes of every frame.
+const LEN: usize = 54;
 
-impl Frame for Inline {
+/// A frame in a line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Line([u8; LEN]);
+
+/// A pointer to one, and the worker that it came to.
+#[derive(Clone, Copy, Debug)]
+struct Pointer(&'static Line, usize);
+
+/// For each worker, frames that may still come to it.
+type Credits = [CachePadded<AtomicUsize>; WORKERS];
+
+impl Frame for Pointer {
     fn data(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        &self.0.0
     }
 
+    /// Nothing here is written to.
     fn data_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..usize::from(self.len)]
+        &mut []
     }
 
     fn frame_len(&self) -> usize {
-        self.len.into()
+        LEN
     }
 
     fn l4_sum(&self) -> Checksum {
@@ -83,7 +96,7 @@ impl Frame for Inline {
 /// Frames that come round.
 #[derive(Debug, Default)]
 struct Loop {
-    frames: Vec<Inline>,
+    frames: Vec<Pointer>,
     next: usize,
 }
 
@@ -94,35 +107,48 @@ struct Endless {
     loops: [[Loop; 2]; PORTS],
     /// Which of both.
     foreign: Arc<AtomicBool>,
+    worker: usize,
+    credits: Arc<Credits>,
 }
 
 impl Io for Endless {
-    type Buf = Inline;
+    type Buf = Pointer;
 
     fn ports(&self) -> usize {
         PORTS
     }
 
-    fn rx(&mut self, port: PortId, out: &mut Batch<Inline>) {
+    fn rx(&mut self, port: PortId, out: &mut Batch<Pointer>) {
         let which = usize::from(self.foreign.load(Ordering::Relaxed));
         let Loop { frames, next } = &mut self.loops[usize::from(port.0)][which];
-        while !out.is_full() {
+        let credit = &self.credits[self.worker];
+        let count = credit.load(Ordering::Relaxed).min(out.remaining_capacity());
+        for _ in 0..count {
             out.push(frames[*next]);
             *next = (*next + 1) % frames.len();
         }
+        credit.fetch_sub(count, Ordering::Relaxed);
     }
 
-    fn tx(&mut self, _: PortId, frames: &mut Batch<Inline>) {
-        frames.clear();
+    fn tx(&mut self, _: PortId, frames: &mut Batch<Pointer>) {
+        let mut left = [0; WORKERS];
+        for frame in frames.drain(..) {
+            left[frame.1] += 1;
+        }
+        for (credit, left) in self.credits.iter().zip(left) {
+            if left > 0 {
+                credit.fetch_add(left, Ordering::Relaxed);
+            }
+        }
     }
 
-    fn alloc(&mut self, _: usize) -> Option<Inline> {
+    fn alloc(&mut self, _: usize) -> Option<Pointer> {
         None
     }
 }
 
 /// A packet of flow number `n` that comes in by `port`, and whose flow that is.
-fn packet(n: u32, port: usize, steer: &Steer) -> Option<(Inline, usize)> {
+fn packet(n: u32, port: usize, steer: &Steer) -> Option<(Line, usize)> {
     let addrs = Addrs::V4 {
         src: 0x0a00_0000 | n,
         dst: 0xc0a8_0000 | (mix(n.into()) & 0xffff) as u32,
@@ -143,13 +169,8 @@ fn packet(n: u32, port: usize, steer: &Steer) -> Option<(Inline, usize)> {
     };
     let frame = frame(addrs, segment, b"");
     let key = Tuple::of(&parse(&frame, frame.len()), 0)?.key()?.0;
-    let mut bytes = [0; 64];
-    bytes.get_mut(..frame.len())?.copy_from_slice(&frame);
-    let len = frame.len() as u8;
-    Some((
-        Inline { bytes, len },
-        steer.place(steer.bucket(&key)).owner(),
-    ))
+    let line = Line(frame.try_into().ok()?);
+    Some((line, steer.place(steer.bucket(&key)).owner()))
 }
 
 /// What the workers did in a stretch.
@@ -186,15 +207,24 @@ fn contest(args: &Args, flows: u32) -> Result<Vec<[Stretch; 2]>, String> {
     let mut loops: [[[Loop; 2]; PORTS]; WORKERS] = Default::default();
     let mut order: Vec<u32> = (0..flows).collect();
     order.sort_by_key(|n| mix(u64::from(*n) + 7));
-    for n in order {
-        for port in 0..PORTS {
-            let (frame, owner) = packet(n, port, &steer).ok_or("a frame without a key")?;
+    // To the end of the process.
+    let leak = |lines: Vec<Line>| -> &'static [Line] { Vec::leak(lines) };
+    for port in 0..PORTS {
+        let mut owned: [Vec<Line>; WORKERS] = Default::default();
+        for n in &order {
+            let (line, owner) = packet(*n, port, &steer).ok_or("a frame without a key")?;
+            owned[owner].push(line);
+        }
+        for (owner, lines) in owned.map(leak).into_iter().enumerate() {
             for (worker, loops) in loops.iter_mut().enumerate() {
                 let which = usize::from(worker != owner);
-                loops[port][which].frames.push(frame);
+                let frames = lines.iter().map(|line| Pointer(line, worker));
+                loops[port][which].frames = frames.collect();
             }
         }
     }
+    let window = || CachePadded::new(AtomicUsize::new(WINDOW));
+    let credits: Arc<Credits> = Arc::new(std::array::from_fn(|_| window()));
     let (log, _events) = crossbeam::channel::bounded(1);
     let mut mailboxes = Vec::new();
     let workers = loops.into_iter().zip(Rings::mesh(WORKERS)).zip(readers);
@@ -209,6 +239,8 @@ fn contest(args: &Args, flows: u32) -> Result<Vec<[Stretch; 2]>, String> {
                 io: Endless {
                     loops,
                     foreign: foreign.clone(),
+                    worker: id,
+                    credits: credits.clone(),
                 },
                 pipeline: Pipeline::new(id, flows, SECRET, Now::from_secs(1), counters.clone()),
                 defrag: Defrag::new(Limits::DEFAULT, SECRET, counters),
@@ -295,7 +327,9 @@ fn contest(args: &Args, flows: u32) -> Result<Vec<[Stretch; 2]>, String> {
     });
     let mut pairs = Vec::new();
     while let (Some(own), Some(foreign)) = (rates.next(), rates.next()) {
-        if own.handed > own.forwarded / 100 || foreign.handed < foreign.forwarded / 2 {
+        let handed =
+            own.handed <= own.forwarded / 100 && foreign.handed >= foreign.forwarded / 100 * 99;
+        if !handed || own.lost + foreign.lost > 0 {
             return Err(format!("not what was meant: {own:?} {foreign:?}"));
         }
         pairs.push([own, foreign]);
@@ -313,11 +347,10 @@ pub(crate) fn run(args: &Args) -> Result<Table, String> {
     })
 }
 
-/// Millions of packets a second of both kinds, their ratio (median, quartiles), and the share that was lost.
+/// Millions of packets a second of both kinds, and their ratio (median, quartiles).
 struct Figures {
     rates: [f64; 2],
     ratio: [f64; 3],
-    lost: f64,
 }
 
 impl Figures {
@@ -330,12 +363,9 @@ impl Figures {
             .iter()
             .map(|[own, foreign]| foreign.rate / own.rate)
             .collect();
-        let lost: u64 = pairs.iter().map(|pair| pair[1].lost).sum();
-        let through: u64 = pairs.iter().map(|pair| pair[1].forwarded).sum();
         Self {
             rates,
             ratio: [0.5, 0.25, 0.75].map(|share| scale::at(&ratios, share)),
-            lost: lost as f64 / (lost + through).max(1) as f64,
         }
     }
 }
@@ -348,18 +378,17 @@ impl Table {
             out,
             "{}, {} cores; {WORKERS} workers, every packet of a flow of the worker that gets it, or of the other's\n\
              millions of packets a second by processor time, both workers: median; ratio: median (quartiles)\n\n\
-             {:>10}{:>12}{:>14}{:>24}{:>10}",
-            machine.cpu, machine.cores, "flows", "own", "handed over", "ratio", "lost"
+             {:>10}{:>12}{:>14}{:>24}",
+            machine.cpu, machine.cores, "flows", "own", "handed over", "ratio"
         );
         for (flows, pairs) in &self.rows {
-            let Figures { rates, ratio, lost } = Figures::of(pairs);
+            let Figures { rates, ratio } = Figures::of(pairs);
             let _ = writeln!(
                 out,
-                "{flows:>10}{:>12.2}{:>14.2}{:>24}{:>9.2}%",
+                "{flows:>10}{:>12.2}{:>14.2}{:>24}",
                 rates[0],
                 rates[1],
                 format!("{:.2} ({:.2} to {:.2})", ratio[0], ratio[1], ratio[2]),
-                lost * 100.0,
             );
         }
         out
@@ -368,9 +397,9 @@ impl Table {
     pub(crate) fn json(&self) -> Value {
         let machine = Machine::read();
         let rows = self.rows.iter().map(|(flows, pairs)| {
-            let Figures { rates, ratio, lost } = Figures::of(pairs);
+            let Figures { rates, ratio } = Figures::of(pairs);
             json!({ "flows": flows, "own_mpps": rates[0], "handed_mpps": rates[1], "ratio": ratio[0],
-                    "ratio_quartiles": [ratio[1], ratio[2]], "lost": lost, "rounds": pairs.len() })
+                    "ratio_quartiles": [ratio[1], ratio[2]], "rounds": pairs.len() })
         });
         json!({ "cpu": machine.cpu, "cores": machine.cores, "workers": WORKERS, "results": rows.collect::<Vec<_>>() })
     }

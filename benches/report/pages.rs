@@ -219,13 +219,11 @@ pub(crate) fn page(results: &Value) -> String {
     let mut table = String::new();
     for row in rows(results, "handoff") {
         if table.is_empty() {
-            table =
-                "| flows | own | handed over | ratio | lost |\n|---|---|---|---|---|\n".to_owned();
+            table = "| flows | own | handed over | ratio |\n|---|---|---|---|\n".to_owned();
         }
-        let lost = row["lost"].as_f64().unwrap_or(0.0) * 100.0;
         let cells = ["own_mpps", "handed_mpps", "ratio"].map(|key| two(row, key));
         let flows = count(&row["flows"]);
-        let _ = writeln!(table, "| {flows} | {} | {lost:.2} % |", cells.join(" | "));
+        let _ = writeln!(table, "| {flows} | {} |", cells.join(" | "));
     }
     section(
         &mut out,

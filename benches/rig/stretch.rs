@@ -4,7 +4,7 @@
 use crate::machine::{Process, busiest, interrupted, sleep};
 use crate::{Outcome, Setup};
 use serde_json::{Value, json};
-use shardwall::control::snapshot::Stats;
+use shardwall::control::snapshot::{Stats, WorkerRow};
 use shardwall::control::{Client, Request};
 use shardwall::dataplane::clock::Clock;
 use std::fmt::Write;
@@ -18,6 +18,8 @@ struct Stretch {
     seconds: f64,
     /// Processor time of the threads that poll.
     busy: f64,
+    /// Loops of a worker longer than 100 us.
+    slow: u64,
 }
 
 impl Stretch {
@@ -54,6 +56,12 @@ fn loops(socket: &Path) -> Outcome<Option<(f64, f64)>> {
     };
     let (longest, p99) = (most("loop_longest_seconds"), most("loop_p99_seconds"));
     Ok(longest.zip(p99))
+}
+
+/// Loops of all workers so far that took longer than 100 us.
+fn slow(socket: &Path) -> Outcome<u64> {
+    let rows: Vec<WorkerRow> = Client::connect(socket)?.all(&Request::Workers {})?;
+    Ok(rows.iter().map(|row| row.slow_loops).sum())
 }
 
 /// The figure that `share` of all are not above.
@@ -94,6 +102,7 @@ pub(crate) fn alternate(
         let mut pair = [Stretch::default(); 2];
         for (works, stretch) in pair.iter_mut().enumerate() {
             let (before, threads) = (received()?, process.threads());
+            let slow_before = slow(socket)?;
             let from = clock.now().nanos();
             while seconds(from) < setup.seconds as f64 {
                 if interrupted() {
@@ -113,6 +122,7 @@ pub(crate) fn alternate(
             stretch.seconds = seconds(from);
             stretch.busy = busiest(&threads, &process.threads(), setup.workers());
             stretch.packets = received()? - before;
+            stretch.slow = slow(socket)? - slow_before;
         }
         // What was cut short by the end says little.
         if pair[1].seconds >= pair[0].seconds / 2.0 || figures.pairs.is_empty() {
@@ -139,6 +149,14 @@ impl Figures {
     fn dips(&self, by: fn(Stretch) -> f64) -> Vec<f64> {
         let dip = |pair: &[Stretch; 2]| (1.0 - by(pair[1]) / by(pair[0])) * 100.0;
         self.pairs.iter().map(dip).collect()
+    }
+
+    /// Loops longer than 100 us a second.
+    fn slow(&self, at: usize) -> f64 {
+        let stretches = || self.pairs.iter().map(|pair| pair[at]);
+        let count: u64 = stretches().map(|it| it.slow).sum();
+        let seconds: f64 = stretches().map(|it| it.seconds).sum();
+        count as f64 / seconds.max(1e-9)
     }
 
     pub(crate) fn text(&self) -> String {
@@ -180,6 +198,11 @@ impl Figures {
                 "longest loop of a worker before that: {before:.0} us, with it: {after:.0} us; p99 of all: {p99:.1} us"
             );
         }
+        let [without, with] = [0, 1].map(|at| self.slow(at));
+        let _ = writeln!(
+            out,
+            "loops of more than 100 us a second: without {without:.2}, with it {with:.2}"
+        );
         for note in &self.notes {
             let _ = writeln!(out, "{note}");
         }
@@ -203,6 +226,7 @@ impl Figures {
             "loop_us": self.loops.map(|[before, after, p99]| {
                 json!({ "longest_before": before, "longest": after, "p99": p99 })
             }),
+            "slow_loops_a_second": [self.slow(0), self.slow(1)],
             "notes": self.notes,
         })
     }

@@ -114,7 +114,7 @@ impl Counters {
 }
 
 /// One direction of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoints {
     /// Source address.
     pub src: IpAddr,
@@ -126,7 +126,7 @@ pub struct Endpoints {
 }
 
 /// Ports, or what stands for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Detail {
     /// Ports.

@@ -177,7 +177,7 @@ impl Answer {
 }
 
 /// Answers one request; blocks for as long as that takes.
-fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
+fn respond(request: &Request, appliance: &Arc<Appliance>, answer: &mut Answer) {
     match request {
         Request::Ping {} => answer.done(0),
         Request::Reload { path, mode } => {
@@ -270,6 +270,10 @@ fn respond(request: &Request, appliance: &Appliance, answer: &mut Answer) {
             Err(error) => answer.failed(&error, Value::Null),
         },
         Request::Workers {} => answer.rows(&appliance.workers()),
+        Request::Overview { census_secs } => {
+            let wanted = Duration::from_secs(*census_secs);
+            answer.rows(&[appliance.overview(wanted)]);
+        }
     }
 }
 

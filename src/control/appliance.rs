@@ -4,6 +4,7 @@
 //! helpers until the appliance stops. Concurrency: everything takes `&self`. One reload runs at a
 //! time; readers of [`Appliance::reload_state`] never wait for it. Workers wait for none of this.
 
+use super::census::Censuses;
 use super::events::Names;
 use super::logfile::LogFile;
 use super::watch::Hub;
@@ -145,6 +146,7 @@ pub struct Appliance {
     /// Of this policy and the one before, whose log lines may still be under way.
     names: Mutex<Vec<Arc<Names>>>,
     hub: Arc<Hub>,
+    pub(super) censuses: Censuses,
     log_file: Option<Arc<LogFile>>,
 }
 
@@ -253,6 +255,7 @@ impl Appliance {
                 last_success: unix_time(),
             }),
             names: Mutex::new(vec![Arc::new(names)]),
+            censuses: Censuses::default(),
             log_file: None,
         }
     }

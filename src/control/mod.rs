@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod appliance;
+pub mod census;
 pub mod client;
 mod diff;
 pub mod events;
@@ -16,6 +17,7 @@ pub mod flows;
 pub mod listeners;
 pub mod logfile;
 pub mod metrics;
+pub mod overview;
 pub mod protocol;
 pub mod rebalance;
 pub mod snapshot;

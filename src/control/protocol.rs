@@ -82,6 +82,12 @@ pub enum Request {
     },
     /// A row for each worker, a [`super::snapshot::WorkerRow`].
     Workers {},
+    /// All that `top` shows; one row, a [`super::overview::Overview`].
+    Overview {
+        /// For how many seconds a census of the flows is wanted; 0 if none is.
+        #[serde(default)]
+        census_secs: u64,
+    },
 }
 
 /// Which flows to list.

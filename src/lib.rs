@@ -12,7 +12,7 @@
 //! | [`pipeline`] | reassembly; a burst through parse, raw, conntrack, policy and verdict; drop reasons; reject |
 //! | [`dataplane`] | port I/O behind a trait, the worker loop, steering and hand-off |
 //! | [`control`] | reload, the API socket, metrics, events for those who watch, signals |
-//! | [`cli`] | arguments, printing, replay, demo |
+//! | [`cli`] | arguments, printing, the live view, replay, demo |
 //!
 //! Everything above `dataplane` is pure: no DPDK, no clock (time is an argument), no I/O.
 pub mod base;

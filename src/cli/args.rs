@@ -1,5 +1,9 @@
 //! The command line's grammar, from which help, and later the man page and completions, are made.
 
+mod top;
+
+pub use top::TopArgs;
+
 use crate::conntrack::event::Kind;
 use crate::control::filter::{ExpectFilter, Net};
 use crate::control::protocol::{self, proto_number};
@@ -77,6 +81,8 @@ pub enum Command {
     Ports(PortsArgs),
     /// Workers and their load.
     Workers,
+    /// All of that live: rates, load, the busiest rules, hosts and flows, drops.
+    Top(TopArgs),
     /// Put a policy in force: all of it, or none.
     Reload(ReloadArgs),
     /// Say what putting a policy in force would change: rules, and flows that it would not let begin.

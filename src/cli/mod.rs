@@ -7,6 +7,7 @@ pub mod args;
 pub mod conntrack;
 pub mod logging;
 pub mod table;
+pub mod top;
 
 mod check;
 mod demo;
@@ -61,5 +62,6 @@ fn dispatch(args: Args) -> ExitCode {
         Command::Rules => print(&|out| remote::rules(&socket, out)),
         Command::Ports(args) => print(&|out| ports::execute(&args, &socket, out)),
         Command::Workers => print(&|out| ports::workers(&socket, out)),
+        Command::Top(args) => top::execute(&args, &socket, format),
     }
 }

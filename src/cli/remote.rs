@@ -237,7 +237,7 @@ pub(super) fn show<T: serde::Serialize, const N: usize>(
 }
 
 /// A length of time in its two largest units.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let first = units
         .iter()

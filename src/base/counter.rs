@@ -23,6 +23,12 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Takes `n` away (for gauges). Only the owning thread may call this.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
     /// Replaces the value (for gauges). Only the owning thread may call this.
     #[inline]
     pub fn set(&self, n: u64) {

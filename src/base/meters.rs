@@ -38,6 +38,8 @@ const TIME_BITS: u32 = 42;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 /// Bits of the hash that choose the line pair.
 const BUCKET_BITS: u32 = 24;
+/// Of so many buckets, one is looked at to know how many are in use.
+const SAMPLE: usize = 64;
 /// Units of an interval.
 const PARTS: u64 = 1024;
 /// How far the clocks of two workers may be apart, as one reads its clock and is then held up in a
@@ -172,6 +174,18 @@ impl Meters {
             room |= own || ahead == 0;
         }
         room && taken <= self.tolerance
+    }
+
+    /// How many keys have an open bucket, and how many can: judged by one place in [`SAMPLE`], which
+    /// keys are spread over by a hash, so that few of the packet path's lines are looked at.
+    pub fn open(&self, now: Now) -> (u64, u64) {
+        let now = self.units(now.nanos());
+        let sample = &self.buckets[..self.buckets.len().div_ceil(SAMPLE)];
+        let slots = sample.iter().flat_map(|bucket| &bucket.0);
+        let open = slots.filter(|slot| self.ahead(slot.load(Relaxed), now) > 0);
+        let share = self.buckets.len() as u64 / sample.len() as u64;
+        let room = (self.buckets.len() * SLOTS) as u64;
+        (open.count() as u64 * share, room)
     }
 
     /// The key of `words`, in its place of a slot, and the slots that it may have.

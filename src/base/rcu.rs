@@ -27,6 +27,7 @@ use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::time::Duration;
 
 const OFFLINE: u64 = u64::MAX;
 
@@ -69,6 +70,13 @@ impl Domain {
         let seen = |reader: &CachePadded<AtomicU64>| reader.load(Acquire);
         let mut readers = self.readers.iter().map(seen);
         readers.all(|seen| seen == OFFLINE || seen >= epoch.0)
+    }
+
+    /// How many epochs each reader has still to see; `None` for one that is offline.
+    pub fn behind(&self) -> impl Iterator<Item = Option<u64>> {
+        let epoch = self.epoch.load(Relaxed);
+        let seen = self.readers.iter().map(|reader| reader.load(Relaxed));
+        seen.map(move |seen| (seen != OFFLINE).then(|| epoch.saturating_sub(seen)))
     }
 
     /// Waits until no reader can hold a value that was replaced before this call.
@@ -169,6 +177,13 @@ impl<T: Send + Sync> Rcu<T> {
         let _writer = self.writer.lock();
         // SAFETY: only `replace` drops the value, and it holds the lock while it does.
         look(unsafe { &*self.current.load(Acquire) })
+    }
+
+    /// The same, for one who would rather go without than wait longer than `patience` for a replacement.
+    pub fn with_within<R>(&self, patience: Duration, look: impl FnOnce(&T) -> R) -> Option<R> {
+        let _writer = self.writer.try_lock_for(patience)?;
+        // SAFETY: only `replace` drops the value, and it holds the lock while it does.
+        Some(look(unsafe { &*self.current.load(Acquire) }))
     }
 
     /// Replaces the value, waits until no reader holds the old one, hands both to `settle`, and

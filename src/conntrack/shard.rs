@@ -59,8 +59,21 @@ pub struct CtCounters {
     pub icmp_error: Counter,
     /// Flows in the table, TCP, UDP and the rest (a gauge).
     pub entries: [Counter; 3],
+    /// Flows in the table by [`TcpState`] (gauges); those that are not of TCP are under `None`.
+    pub tcp_states: [Counter; TcpState::COUNT],
     /// What each helper did; the index is that of its [`HelperId`](super::helper::HelperId).
     pub helpers: [HelperCounters; MAX_HELPERS],
+}
+
+impl CtCounters {
+    /// A flow in the table changed its state, if it did.
+    #[inline]
+    fn changed(&self, old: TcpState, new: TcpState) {
+        if old != new {
+            self.tcp_states[old as usize].sub(1);
+            self.tcp_states[new as usize].add(1);
+        }
+    }
 }
 
 /// What is counted of one helper. One writer: the worker.
@@ -482,7 +495,10 @@ impl Shard {
             let outcome = match parsed.l4 {
                 L4::Tcp(ref header) => {
                     let segment = tcp::segment(data, parsed, header);
-                    tcp::packet(core, &mut rest.last, dir, &segment, now, config)
+                    let old = core.tcp_state;
+                    let outcome = tcp::packet(core, &mut rest.last, dir, &segment, now, config);
+                    self.counters.changed(old, core.tcp_state);
+                    outcome
                 }
                 L4::Sctp { vtag, .. } => {
                     let timeouts = config.timeouts_of(core.status);
@@ -617,7 +633,9 @@ impl Shard {
                 self.before = Some((flow, Before::of(entry)));
             }
             let state = &mut entry.core.tcp_state;
-            if std::mem::replace(state, TcpState::Close) != TcpState::Close {
+            let old = std::mem::replace(state, TcpState::Close);
+            if old != TcpState::Close {
+                self.counters.changed(old, TcpState::Close);
                 table.refresh(flow.entry, now, timeouts.tcp[TcpState::Close as usize]);
             }
         });

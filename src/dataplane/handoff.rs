@@ -58,6 +58,10 @@ pub struct Rings<B> {
     collected: Vec<Batch<Handed<B>>>,
     /// Workers for whom something is, as bits.
     waiting: u128,
+    /// The most that waited in one ring when its receiver looked.
+    highest: usize,
+    /// What waited in the rings to this worker since that was last asked.
+    found: usize,
 }
 
 /// What became of a batch.
@@ -79,6 +83,8 @@ impl<B> Rings<B> {
                 from: Vec::new(),
                 collected: (0..workers).map(|_| Batch::new()).collect(),
                 waiting: 0,
+                highest: 0,
+                found: 0,
             })
             .collect();
         for from in 0..workers {
@@ -137,13 +143,23 @@ impl<B> Rings<B> {
     pub fn take(&mut self, worker: usize) -> ArrayVec<Item<B>, BURST> {
         let ring = &mut self.from[worker];
         let mut taken = ArrayVec::new();
-        let count = ring.slots().min(BURST);
+        let waiting = ring.slots();
+        self.found += waiting;
+        self.highest = self.highest.max(waiting);
+        let count = waiting.min(BURST);
         if count > 0
             && let Ok(chunk) = ring.read_chunk(count)
         {
             taken.extend(chunk);
         }
         taken
+    }
+
+    /// What waited in the rings to this worker when [`Rings::take`] looked since the last call of this,
+    /// and the most that ever waited in one of them.
+    #[inline]
+    pub fn fill(&mut self) -> (usize, usize) {
+        (std::mem::take(&mut self.found), self.highest)
     }
 
     /// What `worker` handed to this one that was not taken yet.
@@ -206,6 +222,7 @@ mod tests {
             assert_eq!(ends[0].waiting(), None);
         }
         assert_eq!((ends[0].room(1), next as usize - lost), (0, RING));
+        assert_eq!(ends[1].fill(), (0, 0), "nobody looked yet");
         assert!(!ends[0].pass(1, 7));
         let mut seen = Vec::new();
         loop {
@@ -216,6 +233,9 @@ mod tests {
             seen.extend(taken);
         }
         assert_eq!(seen, (0..RING as u32).collect::<Vec<_>>());
+        let looks = (0..=RING).step_by(BURST).sum::<usize>();
+        assert_eq!(ends[1].fill(), (looks, RING));
+        assert_eq!(ends[1].fill(), (0, RING), "since the last call");
         assert!(ends[0].pass(1, 7));
         assert_eq!(
             (frames(ends[1].take(0)), ends[1].backlog(0)),

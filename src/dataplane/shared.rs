@@ -78,6 +78,10 @@ pub struct WorkerCounters {
     pub handed_in: Counter,
     /// Frames that were to be handed over, by [`Cause`]; those that found the ring full are among them.
     pub handed: [Counter; Cause::COUNT],
+    /// Frames that waited in the rings to this worker when it last looked (a gauge).
+    pub ring_waiting: Counter,
+    /// The most that ever waited in one of these rings.
+    pub ring_highest: Counter,
     /// Packets that this worker received of each bucket, if there are others.
     pub buckets: Box<[Counter; BUCKETS]>,
     /// Events of its flows, on their way to the control thread.
@@ -100,6 +104,8 @@ impl Default for WorkerCounters {
             handed_out: Counter::default(),
             handed_in: Counter::default(),
             handed: Default::default(),
+            ring_waiting: Counter::default(),
+            ring_highest: Counter::default(),
             buckets: Box::new(std::array::from_fn(|_| Counter::default())),
             events: Arc::default(),
             log_lost: Counter::default(),

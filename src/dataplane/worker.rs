@@ -227,6 +227,7 @@ impl<I: Io> Worker<I> {
         if core.departure.is_some() {
             core.depart(now);
         }
+        core.publish_fill();
         core.flush();
         core.pipeline.shard_mut().expire(now.ticks(), EXPIRE);
         core.defrag.expire(now.ticks(), EXPIRE_DATAGRAMS);
@@ -420,6 +421,21 @@ impl<I: Io> Core<I> {
         self.counters().handed_out.add(published.sent as u64);
         let full = &self.pipeline.counters().drops[DropReason::HandoffFull as usize];
         full.add(published.lost as u64);
+    }
+
+    /// Publishes how full the rings to this worker are, if that changed.
+    #[inline]
+    fn publish_fill(&mut self) {
+        let (found, highest) = self.rings.fill();
+        let counters = &self.shared.workers[self.id];
+        for (gauge, now) in [
+            (&counters.ring_waiting, found as u64),
+            (&counters.ring_highest, highest as u64),
+        ] {
+            if gauge.get() != now {
+                gauge.set(now);
+            }
+        }
     }
 
     /// Takes what `worker` handed over, a burst at most.

@@ -13,7 +13,7 @@ use super::limit::Limiter;
 use super::model::{Log, Zone};
 use super::names::ETHERTYPE_LLC;
 use super::timeouts::{NoNumber, ProfileId};
-use crate::base::time::Epoch;
+use crate::base::time::{Epoch, Now};
 use crate::conntrack::config::Config;
 use crate::wire::NO_VLAN;
 
@@ -287,6 +287,16 @@ impl Compiled {
     #[inline]
     pub(super) fn extra(&self, op: &Op) -> Option<&Extra> {
         self.tables.extras.get(op.extra as usize)
+    }
+
+    /// Every rule whose `limit` has a bucket for each address, network or zone, with about how many of
+    /// these are open, and how many can be.
+    pub fn limits(&self, now: Now) -> impl Iterator<Item = (&str, u64, u64)> {
+        let rules = self.rules.iter().enumerate();
+        rules.filter_map(move |(at, meta)| {
+            let (open, room) = self.limiter(at)?.open(now)?;
+            Some((meta.as_ref()?.full_name.as_str(), open, room))
+        })
     }
 
     fn limiter(&self, at: usize) -> Option<&Limiter> {

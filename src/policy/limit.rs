@@ -63,6 +63,14 @@ impl Limiter {
         }
     }
 
+    /// About how many keys have an open bucket, and how many can; `None` for a rule's own.
+    pub(super) fn open(&self, now: Now) -> Option<(u64, u64)> {
+        match self {
+            Limiter::Rule(_) => None,
+            Limiter::Keyed(_, meters) => meters.as_ref().map(|meters| meters.open(now)),
+        }
+    }
+
     /// Whether there is one packet's worth; takes nothing.
     pub(super) fn has_one(&self, addrs: Addrs, zone: u16, now: Now) -> bool {
         match self {

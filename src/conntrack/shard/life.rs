@@ -77,6 +77,7 @@ impl Shard {
                 rest.account[0].add(u32::from(bytes));
             }
         });
+        self.counters.tcp_states[core.tcp_state as usize].add(1);
         let status = core.status;
         if status & (status::HELPED | status::EXPECTED) != 0 {
             self.join(flow, seed);
@@ -185,6 +186,7 @@ impl Ties<'_> {
     fn end<K: Key>(&mut self, v6: bool, at: u32, entry: &Entry<K>) {
         self.ledger
             .end(v6, at, entry.rest.links.counted, self.tally);
+        self.counters.tcp_states[entry.core.tcp_state as usize].sub(1);
         let status = entry.core.status;
         if self.report.wants(Kind::Destroy) {
             let about = self.kins.about(v6, at, status);

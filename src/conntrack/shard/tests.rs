@@ -5,6 +5,7 @@ mod dates;
 mod events;
 mod expiry;
 mod limits;
+mod states;
 mod tcp;
 mod timeouts;
 

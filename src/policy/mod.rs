@@ -43,7 +43,7 @@ pub use model::{
     Action, AddrMatch, Bridge, ByteSet, Chain, ChainPolicy, ConnLimit, FORWARD, Family, FlagSet,
     Helper, HelperMatch, Hugepages, IcmpMatch, IcmpType, Idle, Limit, Log, LogTo, MAX_JUMPS,
     MarkMatch, MarkValue, Matches, Per, Policy, Port, ProtoSet, RejectWith, ReloadMode, Rule,
-    StatusMatch, System, Workers, Zone, flow_status,
+    StatusMatch, StatusPage, System, Workers, Zone, flow_status,
 };
 pub use names::protocol_name;
 pub use prospect::{Fate, Prospect};

@@ -129,6 +129,8 @@ pub struct System {
     pub hugepages: Hugepages,
     /// Where metrics are served; `None` for nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Whether there is a status page beside the metrics.
+    pub status_page: StatusPage,
     /// The control socket.
     pub socket: PathBuf,
     /// Name of the time zone that rules go by, if not the box's.
@@ -148,6 +150,7 @@ impl Default for System {
             idle: Idle::Auto,
             hugepages: Hugepages::Auto,
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9477))),
+            status_page: StatusPage::Auto,
             socket: PathBuf::from("/run/shardwall/control.sock"),
             time_zone: None,
             mbufs: None,
@@ -155,6 +158,28 @@ impl Default for System {
             log: LogTo::Stderr,
         }
     }
+}
+
+impl System {
+    /// Whether the status page is to be served.
+    pub fn serves_status(&self) -> bool {
+        match self.status_page {
+            StatusPage::Auto => self.metrics.is_some_and(|at| at.ip().is_loopback()),
+            StatusPage::On => self.metrics.is_some(),
+            StatusPage::Off => false,
+        }
+    }
+}
+
+/// Whether there is a status page beside the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusPage {
+    /// If metrics are served on a loopback address.
+    Auto,
+    /// Wherever metrics are served.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Where the log goes.

@@ -68,6 +68,8 @@ pub fn restart_needed(old: &Policy, new: &Policy) -> Vec<String> {
         hugepages(new.hugepages),
     );
     differs("metrics", metrics(old.metrics), metrics(new.metrics));
+    let page = |system: &System| format!("{:?}", system.status_page).to_lowercase();
+    differs("status-page", page(old), page(new));
     differs(
         "socket",
         old.socket.display().to_string(),

@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 
 use super::Checker;
-use crate::policy::model::{Bridge, Hugepages, Idle, LogTo, Port, System, Workers, Zone};
+use crate::policy::model::{
+    Bridge, Hugepages, Idle, LogTo, Port, StatusPage, System, Workers, Zone,
+};
 use crate::policy::names::{ETHERTYPE_ARP, ETHERTYPES, names, number, parse_number};
 use crate::policy::yaml::{Kind, Node};
 use crate::policy::{MAX_PORTS, PortId};
@@ -219,6 +221,7 @@ impl Checker<'_> {
             "idle",
             "hugepages",
             "metrics",
+            "status-page",
             "socket",
             "time-zone",
             "mbufs",
@@ -278,6 +281,17 @@ impl Checker<'_> {
                         .help("like 127.0.0.1:9477, or off");
                 }
             }
+        }
+        let words = [
+            ("auto", StatusPage::Auto),
+            ("on", StatusPage::On),
+            ("off", StatusPage::Off),
+        ];
+        if let Some(value) = fields
+            .get("status-page")
+            .and_then(|node| self.choice(node, "status-page", &words))
+        {
+            system.status_page = value;
         }
         if let Some(node) = fields.get("socket")
             && let Some(text) = self.scalar(node, "`socket`")

@@ -16,7 +16,8 @@ use crate::conntrack::config::Config;
 use crate::conntrack::types::{Dir, TcpState, proto};
 use crate::policy::load::{MAX_POLICY, load};
 use crate::policy::model::{
-    Action, Family, Hugepages, Idle, LogTo, MarkMatch, MarkValue, Per, RejectWith, Workers,
+    Action, Family, Hugepages, Idle, LogTo, MarkMatch, MarkValue, Per, RejectWith, StatusPage,
+    Workers,
 };
 
 const SAMPLE: &str = include_str!("../../../tests/policies/sample.yaml");
@@ -124,6 +125,7 @@ fn settings_reach_the_model() {
   idle: sleep
   hugepages: off
   metrics: off
+  status-page: on
   socket: /tmp/s
   mbufs: 4096
   memory: 512
@@ -156,6 +158,7 @@ chains: {{ forward: {{ policy: accept }} }}
     assert_eq!(model.system.idle, Idle::Sleep);
     assert_eq!(model.system.hugepages, Hugepages::Off);
     assert_eq!(model.system.metrics, None);
+    assert_eq!(model.system.status_page, StatusPage::On);
     assert_eq!(model.system.socket, Path::new("/tmp/s"));
     assert_eq!(model.system.log, LogTo::File("/var/log/shardwall".into()));
     assert_eq!(

@@ -1288,7 +1288,7 @@ fn what_needs_a_restart_is_said() {
     let new = sample
         .replace("workers: 2", "cores: [2, 4]")
         .replace("queues: 4", "queues: 2")
-        .replace("9477", "9478")
+        .replace("127.0.0.1:9477", "127.0.0.1:9478\n  status-page: on")
         .replace("max: 262144", "expect_max: 9");
     assert_eq!(
         restart_needed(&old, &model(&new)),
@@ -1296,6 +1296,7 @@ fn what_needs_a_restart_is_said() {
             "ports.wan.queues: 4 became 2",
             "system.workers: 2 workers became cores 2, 4",
             "system.metrics: 127.0.0.1:9477 became 127.0.0.1:9478",
+            "system.status-page: auto became on",
             "conntrack.expect_max: 65536 became 9",
         ]
     );

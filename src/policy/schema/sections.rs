@@ -114,6 +114,9 @@ pub(super) struct System {
     /// Where Prometheus finds metrics.
     #[schemars(extend("default" = "127.0.0.1:9477"))]
     metrics: Option<Listen>,
+    /// Whether the metrics' address shows the box's state at `/`, for people: health, ports, flows, drops.
+    #[schemars(extend("default" = "auto"))]
+    status_page: Option<StatusPage>,
     /// The control socket.
     #[schemars(extend("default" = "/run/shardwall/control.sock"))]
     socket: Option<SocketPath>,

@@ -323,7 +323,7 @@ fn random_policies_are_valid() {
 fn odd_forms_are_valid() {
     let validator = Validator::new(schema());
     for body in [
-        "system: { cores: [2, 0x4], idle: yield, hugepages: off, metrics: off, socket: /tmp/s, mbufs: 4096 }",
+        "system: { cores: [2, 0x4], idle: yield, hugepages: off, metrics: off, status-page: off, socket: /tmp/s, mbufs: 4096 }",
         "system: { workers: \"2\", log: journal, time-zone: Europe/Berlin }",
         "system: { management: [{ iif: lan, saddr: 10.0.0.0/24, proto: [tcp, udp], dport: 22 }] }",
         "bridge: [{ ports: [lan, wan], ethertypes: [arp, 0x88cc, \"0x88cd\"], zone: vlan }]",

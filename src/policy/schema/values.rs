@@ -142,6 +142,13 @@ values! {
         // what YAML 1.1 makes of `off`
         json!({ "const": false }),
     ]);
+    /// `on` and `off`, or `auto`: only if the metrics' address is a loopback address. The page asks for no
+    /// password and changes nothing; what is on it, anybody may read who reaches the address.
+    StatusPage, ["auto"] = any_of(vec![
+        words(&["auto", "on", "off"]),
+        // what YAML 1.1 makes of `on` and `off`
+        json!({ "type": "boolean" }),
+    ]);
     /// An address and a port, or `off`.
     Listen, ["127.0.0.1:9477", "off"] = json!({ "type": ["string", "boolean"] });
     /// An absolute path of at most 107 bytes.

@@ -3,9 +3,11 @@
 
 use serde_json::Value;
 use shardwall::conntrack::helper::{Class, Refusal};
+use shardwall::control::metrics::{METRICS, OTHER, SERIES};
 use shardwall::control::protocol::proto_name;
 use shardwall::helpers::INFOS;
 use shardwall::pipeline::DropReason;
+use shardwall::policy::MAX_PORTS;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -70,6 +72,39 @@ fn the_readme_has_every_drop_reason_helper_and_refusal() {
             "README.md is stale: run UPDATE_DOCS=1 cargo test --test docs"
         );
     }
+}
+
+/// The page about metrics.
+fn metrics() -> String {
+    let mut page = format!(
+        "# Metrics\n\nMade from the code by `UPDATE_DOCS=1 cargo test --test docs`.\n\nPrometheus finds them at \
+         `/metrics` of `system.metrics` (127.0.0.1:9477). The workers' counters are read at most once a second: \
+         scrapes within a second of the last reading have its text. Counts are since the start; those of rules \
+         survive a reload that leaves the rule unchanged.\n\nHow many series there are is bounded: labels are ports \
+         (at most {MAX_PORTS}), workers (128), helpers, reasons, states, and the first {SERIES} rules and {SERIES} named \
+         counters of the policy; those beyond are summed up as `{OTHER}`. A rule is called by its chain and its \
+         name, `forward/web`; `forward/policy` is what the chain does at its end. No address is ever a label.\n\n\
+         | name | type | labels | unit | meaning |\n|---|---|---|---|---|\n"
+    );
+    for about in METRICS {
+        let labels: Vec<_> = about
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        let (labels, unit) = (labels.join(", "), about.unit);
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {labels} | {unit} | {} |",
+            about.name, about.kind, about.help
+        );
+    }
+    page
+}
+
+#[test]
+fn the_page_about_metrics_has_every_metric() {
+    keep("deploy/metrics.md", &metrics());
 }
 
 /// Writes `want` to the file at `path`, or fails if it is not what stands there.

@@ -176,7 +176,7 @@ impl Meters {
         room && taken <= self.tolerance
     }
 
-    /// How many keys have an open bucket, and how many can: judged by one place in [`SAMPLE`], which
+    /// How many keys have an open bucket, and how many can: judged by one place in 64, which
     /// keys are spread over by a hash, so that few of the packet path's lines are looked at.
     pub fn open(&self, now: Now) -> (u64, u64) {
         let now = self.units(now.nanos());
@@ -256,6 +256,24 @@ mod tests {
                 assert_eq!(taken(&meters, 7, 1000 * interval, 1), left.min(1));
             }
         }
+    }
+
+    #[test]
+    fn a_sample_tells_how_many_are_open() {
+        let meters = meters(1 << 16, SECOND, 4);
+        let open = |at| meters.open(Now::from_nanos(START + at));
+        assert_eq!(open(0), (0, 1 << 16));
+        for key in 0..20_000 {
+            assert_eq!(taken(&meters, key, 0, 1), 1);
+        }
+        let (found, room) = open(SECOND / 2);
+        assert!((16_000..24_000).contains(&found), "{found}");
+        assert_eq!(room, 1 << 16);
+        assert_eq!(
+            open(2 * SECOND),
+            (0, 1 << 16),
+            "full again, and so forgotten"
+        );
     }
 
     #[test]

@@ -271,6 +271,31 @@ mod tests {
     }
 
     #[test]
+    fn readers_are_behind_until_they_are_quiescent() {
+        let (domain, mut readers) = Domain::new(2);
+        let behind = || domain.behind().collect::<Vec<_>>();
+        assert_eq!(behind(), [None, None]);
+        readers.iter_mut().for_each(Reader::quiescent);
+        assert_eq!(behind(), [Some(0), Some(0)]);
+        domain.advance();
+        domain.advance();
+        readers[1].quiescent();
+        assert_eq!(behind(), [Some(2), Some(0)]);
+    }
+
+    #[test]
+    fn who_looks_does_not_wait_for_ever() {
+        let rcu = Rcu::new(Domain::new(0).0, 1);
+        let patience = Duration::from_millis(1);
+        assert_eq!(rcu.with_within(patience, |value| *value), Some(1));
+        let beside = |rcu: &Rcu<i32>| {
+            let look = || rcu.with_within(patience, |value| *value);
+            std::thread::scope(|scope| scope.spawn(look).join().unwrap())
+        };
+        assert_eq!(rcu.with(|_| beside(&rcu)), None);
+    }
+
+    #[test]
     #[should_panic(expected = "not an online reader")]
     fn an_offline_reader_cannot_read() {
         let (domain, readers) = Domain::new(1);

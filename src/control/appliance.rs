@@ -5,10 +5,12 @@
 //! time; readers of [`Appliance::reload_state`] never wait for it. Workers wait for none of this.
 
 use super::census::Censuses;
-use super::events::Names;
+use super::events::{LogCounts, Names};
 use super::logfile::LogFile;
+use super::snapshot::seconds;
 use super::watch::Hub;
 use crate::base::rcu::Rcu;
+use crate::base::time::Now;
 use crate::dataplane::clock::unix_time;
 use crate::dataplane::command::Command;
 use crate::dataplane::shared::Shared;
@@ -148,6 +150,9 @@ pub struct Appliance {
     hub: Arc<Hub>,
     pub(super) censuses: Censuses,
     log_file: Option<Arc<LogFile>>,
+    pub(super) logged: LogCounts,
+    /// When it started, in seconds since 1970.
+    pub(super) born: f64,
 }
 
 /// How the last reload went.
@@ -157,6 +162,19 @@ pub struct ReloadState {
     pub successful: bool,
     /// When one worked last (the start counts), in seconds since 1970.
     pub last_success: f64,
+    /// How many worked since the start, which is none.
+    #[serde(default)]
+    pub succeeded: u64,
+    /// How many changed nothing.
+    #[serde(default)]
+    pub failed: u64,
+    /// Seconds that the last one took, whatever came of it.
+    #[serde(default)]
+    pub seconds: f64,
+    /// Seconds of the last one that worked, from when the new policy was there until no worker went by
+    /// the old one.
+    #[serde(default)]
+    pub grace: f64,
 }
 
 /// What a reload did.
@@ -253,7 +271,13 @@ impl Appliance {
             state: Mutex::new(ReloadState {
                 successful: true,
                 last_success: unix_time(),
+                succeeded: 0,
+                failed: 0,
+                seconds: 0.0,
+                grace: 0.0,
             }),
+            logged: LogCounts::default(),
+            born: unix_time(),
             names: Mutex::new(vec![Arc::new(names)]),
             censuses: Censuses::default(),
             log_file: None,
@@ -311,6 +335,11 @@ impl Appliance {
         self.started.conntrack.max
     }
 
+    /// Whether there is a status page: set at start.
+    pub(super) fn serves_status(&self) -> bool {
+        self.started.system.serves_status()
+    }
+
     /// Most flows that helpers expect at a time: set at start.
     pub fn expect_limit(&self) -> u32 {
         self.started.conntrack.expect_max
@@ -345,11 +374,18 @@ impl Appliance {
         mode: Option<ReloadMode>,
     ) -> Result<ReloadReport, ReloadError> {
         let _turn = self.reloading.try_lock_for(TURN).ok_or(ReloadError::Busy)?;
+        let clock = &self.shared.clock;
+        let start = clock.now();
         let result = self.replace(path.unwrap_or(&self.file), mode);
         let mut state = self.state.lock();
+        state.seconds = seconds_between(start, clock.now());
         state.successful = result.is_ok();
-        if result.is_ok() {
-            state.last_success = unix_time();
+        match result {
+            Ok(_) => {
+                state.succeeded += 1;
+                state.last_success = unix_time();
+            }
+            Err(_) => state.failed += 1,
         }
         result
     }
@@ -369,7 +405,10 @@ impl Appliance {
         }
         // Known before the first packet is judged by it, so that its log lines find their names.
         self.remember(Names::of(&compiled));
+        let clock = &self.shared.clock;
+        let start = clock.now();
         publish(&self.shared.policy, compiled);
+        self.state.lock().grace = seconds_between(start, clock.now());
         let flows_ended = match mode {
             ReloadMode::FlushAffected => self.end_affected(),
             ReloadMode::Keep | ReloadMode::Rematch => 0,
@@ -436,6 +475,10 @@ impl Appliance {
         }
         known.push(Arc::new(names));
     }
+}
+
+fn seconds_between(start: Now, end: Now) -> f64 {
+    seconds(end.nanos().saturating_sub(start.nanos()))
 }
 
 fn publish(policy: &Rcu<Compiled>, new: Compiled) {

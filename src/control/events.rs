@@ -6,6 +6,7 @@
 //! channel loses the event, and the loss is counted.
 
 use super::appliance::Appliance;
+use crate::base::counter::Counter;
 use crate::base::time::Now;
 use crate::dataplane::worker::LogEvent;
 use crate::policy::{Bucket, Compiled, Limit, Log, PortId};
@@ -52,6 +53,17 @@ impl Names {
         port.and_then(|port| self.ports.get(usize::from(port.0)))
             .map_or("", String::as_str)
     }
+}
+
+/// What became of log lines. One writer: the control thread.
+#[derive(Debug, Default)]
+pub struct LogCounts {
+    /// Written.
+    pub written: Counter,
+    /// Beyond what the rule's `log` allows.
+    pub suppressed: Counter,
+    /// Beyond what the box writes in a second.
+    pub lost: Counter,
 }
 
 /// Writes log lines.
@@ -118,14 +130,18 @@ impl Writer {
                     &mut stale.insert((event.generation, names)).1
                 }
             };
+            let counts = &appliance.logged;
             if !self.within_limit(&event, known, now) {
+                counts.suppressed.add(1);
                 continue;
             }
             if self.written >= RATE {
                 self.lost += 1;
+                counts.lost.add(1);
                 continue;
             }
             self.written += 1;
+            counts.written.add(1);
             write(&event, known);
         }
     }

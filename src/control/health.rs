@@ -4,8 +4,11 @@
 //! Concurrency: the control thread looks once a second; `/healthz` and the watchdog read.
 
 use crate::dataplane::shared::Shared;
+use axum::Router;
 use axum::http::StatusCode;
+use axum::routing::get;
 use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// Looks without a new loop until a worker counts as stuck.
 const STUCK: u32 = 5;
@@ -38,6 +41,11 @@ impl Health {
     pub(super) fn stuck(&self) -> Option<usize> {
         let known = self.workers.lock();
         known.iter().position(|(_, since)| *since >= STUCK)
+    }
+
+    /// `/healthz`.
+    pub(super) fn router(self: Arc<Self>) -> Router {
+        Router::new().route("/healthz", get(async move || self.respond()))
     }
 
     pub(super) fn respond(&self) -> (StatusCode, String) {

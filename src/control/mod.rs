@@ -21,6 +21,7 @@ pub mod overview;
 pub mod protocol;
 pub mod rebalance;
 pub mod snapshot;
+pub mod status;
 pub mod thread;
 pub mod watch;
 
@@ -29,6 +30,7 @@ mod links;
 mod movers;
 mod pressure;
 mod systemd;
+mod web;
 
 #[cfg(test)]
 pub(crate) mod testbed;

@@ -28,6 +28,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+mod metrics;
 mod reload;
 
 fn flows(bed: &Bed) -> Vec<FlowRecord> {
@@ -457,7 +458,8 @@ fn exported(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn a_scrape_exports_exactly_the_declared_names() {
-    let counted = "ct: new, action: accept, count: web }";
+    let counted = "ct: new, action: accept, count: web }
+      - { name: tries, iif: wan, limit: 5/second per source, action: drop }";
     let bed = Bed::under(2, &HELPED.replace("ct: new, action: accept }", counted));
     bed.send(1);
     bed.ask(1, 69, READ);
@@ -490,6 +492,14 @@ fn a_scrape_exports_exactly_the_declared_names() {
         "shardwall_helper_withdrawn_total{helper=\"tftp\"} 0",
         "shardwall_helper_refused_total{helper=\"tftp\",reason=\"table-full\"} 0",
         "# TYPE shardwall_expectations gauge",
+        "shardwall_policy_rules 5",
+        "shardwall_limit_buckets{rule=\"forward/tries\"} 0",
+        "shardwall_limit_buckets_limit{rule=\"forward/tries\"} 262144",
+        "shardwall_conntrack_tcp_entries{state=\"ESTABLISHED\"} 0",
+        "shardwall_worker_handoff_lost_packets_total{worker=\"1\"} 0",
+        "shardwall_worker_ring_limit_packets 1024",
+        "shardwall_config_reloads_total{result=\"failure\"} 0",
+        "shardwall_log_lost_total{queue=\"writer\"} 0",
         "shardwall_policy_hits_packets_total{rule=\"forward/policy\"} 0",
         "shardwall_config_generation 1",
         "shardwall_config_last_reload_successful 1",
@@ -590,7 +600,25 @@ fn every_request_is_answered_over_the_socket() {
         "{scrape}"
     );
     assert!(http(metrics, "/healthz").ends_with("\r\n\r\nok\n"));
-    assert!(http(metrics, "/").starts_with("HTTP/1.1 404"));
+    let page = http(metrics, "/");
+    assert!(
+        page.contains("content-security-policy: default-src 'none'; style"),
+        "{page}"
+    );
+    assert!(page.contains("<h1>shardwall "), "{page}");
+    assert!(http(metrics, "/status.css").contains("content-type: text/css"));
+    let json = http(metrics, "/status.json");
+    let (_, json) = json.split_once("\r\n\r\n").unwrap();
+    let status: super::status::Status = serde_json::from_str(json).unwrap();
+    assert_eq!(status.health, "ok");
+    assert!(http(metrics, "/other").starts_with("HTTP/1.1 404"));
+    let mut posted = TcpStream::connect(metrics).unwrap();
+    posted
+        .write_all(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut refused = String::new();
+    posted.read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 405"), "{refused}");
 
     bed.stop();
     assert!(!bed.socket().exists(), "cleaned up");

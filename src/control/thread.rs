@@ -12,7 +12,8 @@ use super::listeners::Listeners;
 use super::metrics::Metrics;
 use super::movers::Movers;
 use super::pressure::Pressure;
-use super::{api, systemd};
+use super::status::StatusPage;
+use super::{api, systemd, web};
 use crate::dataplane::worker::LogEvent;
 use crossbeam::channel::Receiver;
 use std::io;
@@ -124,8 +125,13 @@ async fn serve(
     let health = Arc::new(Health::new(shared.workers.len()));
     if let Some(listener) = &listeners.metrics {
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
-        let router = metrics.router(health.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let mut router = metrics.router().merge(health.clone().router());
+        if appliance.serves_status() {
+            let status = StatusPage::new(appliance.clone(), health.clone());
+            tokio::spawn(status.clone().watch());
+            router = router.merge(status.router());
+        }
+        tokio::spawn(web::serve(listener, router));
     }
     let mut requests = std::pin::pin!(api::serve(&listeners.api, appliance.clone()));
     let hub = appliance.hub().clone();

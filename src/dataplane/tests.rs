@@ -286,6 +286,11 @@ fn both_directions_come_to_one_worker_in_order() {
     );
     assert_eq!(out, taken);
     assert!(out > 0, "some packets arrived at the wrong worker");
+    let filled = (
+        rig.sum(|w| w.ring_waiting.get()),
+        rig.sum(|w| w.ring_highest.get()),
+    );
+    assert!(filled.0 == 0 && filled.1 > 0, "{filled:?}");
     let inserts: Vec<u64> = rig
         .shared
         .workers

@@ -16,7 +16,7 @@ USAGE
 
 # What takes seconds comes first. The steps of one feature set follow each other; both sets stay in
 # the same target folder, so that a second run builds only what changed.
-STEPS=(scripts format units prometheus deny clippy test clippy-nodpdk test-nodpdk journal doc benches instructions loom fuzz)
+STEPS=(scripts format units prometheus grafana deny clippy test clippy-nodpdk test-nodpdk journal doc benches instructions loom fuzz)
 # What takes longer than a change can wait for.
 MORE=(sanitizers)
 
@@ -55,6 +55,7 @@ step_prometheus() {
     local promtool
     promtool=$(command -v promtool || echo "${CARGO_TARGET_DIR:-target}/tools/promtool")
     "$promtool" check config deploy/prometheus/prometheus.yml
+    "$promtool" test rules deploy/prometheus/alerts_test.yml
     # The dashboards' queries, as rules, with Grafana's variables filled in.
     python3 - deploy/grafana/*.json >"$work/dashboards.yml" <<'PYTHON'
 import json
@@ -71,6 +72,17 @@ for name in sys.argv[1:]:
 json.dump({"groups": [{"name": "dashboards", "rules": rules}]}, sys.stdout)
 PYTHON
     "$promtool" check rules "$work/dashboards.yml"
+}
+
+# The dashboards are those that the generator writes, and of the form that Grafana's types have.
+step_grafana() {
+    deploy/grafana/generate.py --check
+    local modules=${CARGO_TARGET_DIR:-target}/tools/grafana/node_modules
+    if [[ ! -x $modules/.bin/tsc ]]; then
+        skip "there is no npm: the dashboards are not checked against Grafana's schema"
+        return
+    fi
+    deploy/grafana/check.py "$modules"
 }
 
 step_deny() {

@@ -32,8 +32,12 @@ DEMO_PACKAGES=(
     libdpdk-dev librte-meta-bus librte-meta-mempool librte-meta-net libpcap0.8
     iproute2 iputils-ping curl python3 socat ethtool ca-certificates
 )
-# dpdk-dev has testpmd; systemd is here for systemd-analyze, valgrind to count instructions.
-TEST_PACKAGES=("${DEMO_PACKAGES[@]}" conntrack nftables tcpdump dpdk-dev systemd valgrind)
+# dpdk-dev has testpmd; systemd is here for systemd-analyze, valgrind to count instructions, and the
+# browser, which needs a font, to look at the status page.
+TEST_PACKAGES=(
+    "${DEMO_PACKAGES[@]}" conntrack nftables tcpdump dpdk-dev systemd valgrind
+    chromium-headless-shell fonts-dejavu-core
+)
 BENCH_PACKAGES=("${DEMO_PACKAGES[@]}" conntrack nftables dpdk-dev util-linux)
 # The benches run a switch of their own.
 PEER_PACKAGES=(openvswitch-switch openvswitch-switch-dpdk)
@@ -197,13 +201,13 @@ need_cargo_fuzz() {
     cargo install cargo-fuzz --locked >&2
 }
 
-# Only promtool is wanted. Installing its package would start a Prometheus server on this machine,
-# so it is unpacked beside the build instead.
-need_promtool() {
-    command -v promtool >/dev/null && return 0
-    local tools=${CARGO_TARGET_DIR:-target}/tools
-    [[ -x $tools/promtool ]] && return 0
-    say "unpacking promtool from Debian's package prometheus into $tools"
+# Installing the package would start a Prometheus server on this machine, so its programs are unpacked
+# beside the build instead.
+need_prometheus() {
+    command -v prometheus >/dev/null && command -v promtool >/dev/null && return 0
+    local program tools=${CARGO_TARGET_DIR:-target}/tools
+    [[ -x $tools/prometheus && -x $tools/promtool ]] && return 0
+    say "unpacking prometheus and promtool from Debian's package prometheus into $tools"
     local work
     work=$(mktemp -d)
     # shellcheck disable=SC2064
@@ -215,7 +219,21 @@ need_promtool() {
     fi
     dpkg-deb -x "$work"/prometheus_*.deb "$work/root"
     mkdir -p "$tools"
-    install -m 755 "$work/root/usr/bin/promtool" "$tools/promtool"
+    for program in prometheus promtool; do
+        install -m 755 "$work/root/usr/bin/$program" "$tools/$program"
+    done
+}
+
+# Grafana's schema as types, and what checks them. Nobody is asked to install npm.
+GRAFANA_SCHEMA=(@grafana/schema@13.2.3 typescript@5.9.3)
+need_grafana_schema() {
+    local tools=${CARGO_TARGET_DIR:-target}/tools/grafana
+    command -v npm >/dev/null || return 0
+    [[ -x $tools/node_modules/.bin/tsc && -d $tools/node_modules/@grafana/schema ]] && return 0
+    say "fetching Grafana's schema into $tools"
+    mkdir -p "$tools"
+    npm install --prefix "$tools" --ignore-scripts --no-audit --no-fund --legacy-peer-deps --omit=peer \
+        --loglevel=error "${GRAFANA_SCHEMA[@]}" >&2
 }
 
 main() {
@@ -247,7 +265,8 @@ main() {
         need_component clippy cargo-clippy
         need_cargo_deny
         need_cargo_fuzz
-        need_promtool
+        need_prometheus
+        need_grafana_schema
     fi
     if [[ ! -c /dev/net/tun ]]; then
         say "warning: /dev/net/tun is not there (modprobe tun); net_tap ports need it"

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use shardwall::control::metrics::{About, METRICS};
 
 type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -27,8 +28,19 @@ fn metric_names(query: &str) -> BTreeSet<String> {
     query
         .split(|c| !is_word(c))
         .filter(|word| word.starts_with("shardwall_"))
-        .map(str::to_owned)
+        .map(whole)
         .collect()
+}
+
+/// A metric's name; what a histogram exports under its name stands for it.
+fn whole(word: &str) -> String {
+    let of = |part: &str| word.strip_suffix(part);
+    let mut parts = ["_bucket", "_sum", "_count"].into_iter().filter_map(of);
+    let histogram = parts.find(|name| {
+        let is = |about: &&About| about.name == *name && about.kind == "histogram";
+        METRICS.iter().any(|about| is(&about))
+    });
+    histogram.unwrap_or(word).to_owned()
 }
 
 /// Every string under a key of this name, however deep.
@@ -66,7 +78,12 @@ fn dashboards() -> Result<Vec<(String, Value)>> {
         let value = serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))?;
         dashboards.push((name, value));
     }
-    assert!(!dashboards.is_empty(), "deploy/grafana has no dashboard");
+    let names: Vec<_> = dashboards
+        .iter()
+        .map(|(name, _): &(String, Value)| name.rsplit('/').next().unwrap_or_default())
+        .collect();
+    let all = ["conntrack", "helpers", "overview", "policy", "workers"];
+    assert_eq!(names, all.map(|name| format!("shardwall-{name}.json")));
     Ok(dashboards)
 }
 
@@ -110,11 +127,56 @@ fn alerts_use_exported_metrics() -> Result {
     let mut used = BTreeSet::new();
     for (name, text) in files(&deploy().join("prometheus"), "yml")? {
         // Comments and prose have no such words, so that the whole file can be read as queries.
+        // Unit tests of rules have values beside names.
+        if name.ends_with("_test.yml") {
+            continue;
+        }
         let metrics = metric_names(&text);
         used.extend(metrics.into_iter().map(|metric| (name.clone(), metric)));
     }
     assert!(!used.is_empty(), "no alert uses a metric");
     assert_eq!(unknown(&used, &exported_metrics()), [""; 0]);
+    Ok(())
+}
+
+/// What is exported and on no dashboard, nobody sees.
+#[test]
+fn every_metric_is_on_a_dashboard() -> Result {
+    let mut shown = BTreeSet::new();
+    for (_, dashboard) in dashboards()? {
+        let mut queries = Vec::new();
+        strings_at("expr", &dashboard, &mut queries);
+        shown.extend(queries.iter().flat_map(|query| metric_names(query)));
+    }
+    // Those that are seen as a part of others.
+    let elsewhere = ["shardwall_punted_packets_total"];
+    let missing: Vec<_> = exported_metrics()
+        .into_iter()
+        .filter(|name| !shown.contains(name) && !elsewhere.contains(&name.as_str()))
+        .collect();
+    assert_eq!(missing, [""; 0]);
+    Ok(())
+}
+
+/// `promtool test rules` runs the cases; here it is held that there are some for each alert.
+#[test]
+fn every_alert_has_a_case_that_fires_and_one_that_does_not() -> Result {
+    let read = |name: &str| fs::read_to_string(deploy().join("prometheus").join(name));
+    let (alerts, cases) = (read("alerts.yml")?, read("alerts_test.yml")?);
+    let alerts: Vec<_> = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    assert!(alerts.len() >= 15);
+    for alert in alerts {
+        let fires = format!("exp_samples: [{{ labels: '{{alertname=\"{alert}\"}}', value: 1 }}]");
+        assert!(cases.contains(&fires), "{alert} fires nowhere");
+        let (_, case) = cases
+            .split_once(&format!("- name: {alert}, not enough\n"))
+            .expect(alert);
+        let (case, _) = case.split_once("- name:").unwrap_or((case, ""));
+        assert!(case.contains("exp_samples: []"), "{alert}");
+    }
     Ok(())
 }
 

@@ -77,7 +77,7 @@ pub(super) struct StatusPage {
 
 impl StatusPage {
     pub(super) fn new(appliance: Arc<Appliance>, health: Arc<Health>) -> Self {
-        let first = read(&appliance, &health, VecDeque::new());
+        let first = read(&appliance, &health);
         Self {
             appliance,
             health,
@@ -104,9 +104,19 @@ impl StatusPage {
 
     /// Reads once.
     pub(super) fn look(&self) {
-        let history = self.last.lock().history.clone();
-        let status = read(&self.appliance, &self.health, history);
-        *self.last.lock() = Arc::new(status);
+        let mut status = read(&self.appliance, &self.health);
+        let mut last = self.last.lock();
+        let mut history = match Arc::get_mut(&mut last) {
+            Some(before) => std::mem::take(&mut before.history),
+            // Somebody writes an answer of it.
+            None => last.history.clone(),
+        };
+        if history.len() >= KEPT {
+            history.pop_front();
+        }
+        history.append(&mut status.history);
+        status.history = history;
+        *last = Arc::new(status);
     }
 
     /// `/`, its style sheet, and `/status.json`.
@@ -144,13 +154,11 @@ fn secured(kind: &'static str, body: impl IntoResponse) -> Response {
     (StatusCode::OK, headers, body).into_response()
 }
 
-fn read(appliance: &Appliance, health: &Health, mut history: VecDeque<Moment>) -> Status {
+/// What there is now, as its own history.
+fn read(appliance: &Appliance, health: &Health) -> Status {
     let stats = appliance.stats();
     let (ports, drops, workers) = (appliance.ports(), appliance.drops(), appliance.workers());
-    if history.len() >= KEPT {
-        history.pop_front();
-    }
-    history.push_back(Moment {
+    let moment = Moment {
         entries: stats.conntrack.entries,
         forwarded: stats.packets.forwarded,
         dropped: stats.packets.dropped,
@@ -164,7 +172,7 @@ fn read(appliance: &Appliance, health: &Health, mut history: VecDeque<Moment>) -
             .iter()
             .map(|row| [row.busy_seconds, row.idle_seconds])
             .collect(),
-    });
+    };
     let health = match health.stuck() {
         None => "ok".to_owned(),
         Some(worker) => format!("worker {worker} is stuck"),
@@ -175,7 +183,7 @@ fn read(appliance: &Appliance, health: &Health, mut history: VecDeque<Moment>) -
         ports,
         drops,
         workers,
-        history,
+        history: VecDeque::from([moment]),
     }
 }
 

@@ -85,12 +85,14 @@ fn scrapes_share_a_reading_for_a_second() {
             .find(|line| line.starts_with("shardwall_received_packets_total "));
         line.unwrap().to_owned()
     };
-    let first = received(&http(metrics, "/metrics"));
+    // Before the first reading, and looked at behind the others.
     let begun = since(&bed);
+    let first = received(&http(metrics, "/metrics"));
     let mut others = Vec::new();
     for host in 0..20 {
         bed.send(host);
-        others.push((begun(), received(&http(metrics, "/metrics"))));
+        let text = received(&http(metrics, "/metrics"));
+        others.push((begun(), text));
     }
     for (at, other) in others {
         assert!(

@@ -7,7 +7,8 @@
 //! - [`tcp`], [`udp`] (UDP-Lite too), [`sctp`], [`gre`] and [`icmp`] judge packets;
 //! - [`limit`] bounds how many flows there are and says which go first; [`ledger`] knows by what
 //!   policy counts each of them (`connlimit`);
-//! - [`event`] tells what happens to flows, [`record`] shows them.
+//! - [`event`] tells what happens to flows, [`record`] shows them, [`mod@why`] names what makes a packet
+//!   INVALID.
 //!
 //! Concurrency: a shard belongs to its worker. Workers share nothing but the [`limit::Budget`]
 //! (atomics), counters and queues of events, which others read. Nothing here reads a clock or
@@ -34,3 +35,4 @@ pub mod tuple;
 pub mod types;
 pub mod udp;
 pub mod wheel;
+pub mod why;

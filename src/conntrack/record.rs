@@ -281,6 +281,16 @@ impl Snapshot {
         }
     }
 
+    /// Its mark.
+    pub fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    /// The name of the helper that listens to it.
+    pub fn helper(&self) -> Option<&'static str> {
+        self.about.helper
+    }
+
     /// Whether it is an IPv6 flow.
     pub fn is_v6(&self) -> bool {
         matches!(self.key, AnyKey::V6(_))

@@ -12,6 +12,7 @@ use super::config::Timeouts;
 use super::entry::{Core, status};
 use super::tcp::Outcome;
 use super::types::{Dir, SctpState};
+use super::why::Why;
 use crate::wire::Parsed;
 use crate::wire::sctp::{Chunk, Chunks, HEADER_LEN, chunk};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -176,9 +177,12 @@ fn bundle(chunks: Chunks<'_>) -> Option<Types> {
 pub fn open(core: &mut Core, chunks: Chunks<'_>, vtag: u32, timeouts: &Timeouts) -> Outcome {
     // Out of the blue (RFC 9260 8.4).
     const NEVER_FIRST: &[u8] = &[chunk::ABORT, chunk::SHUTDOWN_COMPLETE, chunk::COOKIE_ACK];
-    let Some(types) = bundle(chunks).filter(|types| !types.any_of(NEVER_FIRST)) else {
-        return Outcome::Invalid;
+    let Some(types) = bundle(chunks) else {
+        return Outcome::Invalid(Why::SctpBundle);
     };
+    if types.any_of(NEVER_FIRST) {
+        return Outcome::Invalid(Why::SctpNotFirst);
+    }
     let mut peers = [Peer::default(); 2];
     let [original, reply] = &mut peers;
     for chunk in chunks {
@@ -187,7 +191,7 @@ pub fn open(core: &mut Core, chunks: Chunks<'_>, vtag: u32, timeouts: &Timeouts)
             next(Dir::Original, chunk.header.ty, SctpState::None),
             None | Some(SctpState::None)
         ) {
-            return Outcome::Invalid;
+            return Outcome::Invalid(Why::SctpNotFirst);
         }
         match chunk.header.ty {
             chunk::INIT => match chunk.init() {
@@ -195,7 +199,7 @@ pub fn open(core: &mut Core, chunks: Chunks<'_>, vtag: u32, timeouts: &Timeouts)
                     reply.vtag = init.tag.get();
                     original.flags |= peer_flags::INIT;
                 }
-                _ => return Outcome::Invalid,
+                _ => return Outcome::Invalid(Why::SctpTag),
             },
             chunk::HEARTBEAT => original.vtag = vtag,
             // The answer to one out of the blue reflects its tag (RFC 9260 8.4 5).
@@ -218,7 +222,7 @@ pub fn packet(
 ) -> Outcome {
     match bundle(chunks) {
         Some(types) => judge(core, chunks, types, vtag, dir, timeouts),
-        None => Outcome::Invalid,
+        None => Outcome::Invalid(Why::SctpBundle),
     }
 }
 
@@ -242,12 +246,12 @@ fn judge(
     ];
     let mut peers = peers(core);
     if !types.any_of(SPECIAL) && vtag != peers[dir as usize].vtag {
-        return Outcome::Invalid;
+        return Outcome::Invalid(Why::SctpTag);
     }
     let walked = walk(&mut peers, &mut core.status, chunks, types, vtag, dir);
     core.seen = zerocopy::transmute!(peers);
     match walked {
-        Walked::Refused => Outcome::Invalid,
+        Walked::Refused(why) => Outcome::Invalid(why),
         Walked::Unmoved => Outcome::Keep,
         Walked::Moved(new) => Outcome::Refresh(timeouts.sctp[new as usize]),
     }
@@ -256,7 +260,7 @@ fn judge(
 /// What the chunks of a packet did.
 enum Walked {
     /// One of them cannot be.
-    Refused,
+    Refused(Why),
     /// They may pass, but prove nothing: the deadline stays.
     Unmoved,
     /// The association is in this state now.
@@ -298,12 +302,13 @@ fn walk(
         };
         let old = SctpState::ALL[usize::from(peers[0].state) % SctpState::COUNT];
         new = match next(dir, ty, old) {
-            Some(new) if right => new,
-            _ => return Walked::Refused,
+            _ if !right => return Walked::Refused(Why::SctpTag),
+            Some(new) => new,
+            None => return Walked::Refused(Why::SctpState),
         };
         if matches!(ty, chunk::INIT | chunk::INIT_ACK) {
             let Some(init) = chunk.init() else {
-                return Walked::Refused;
+                return Walked::Refused(Why::SctpBundle);
             };
             let tag = init.tag.get();
             if ty == chunk::INIT {
@@ -323,7 +328,7 @@ fn walk(
                 let both = asked && peers[own].flags & peer_flags::INIT != 0;
                 let known = peers[other].vtag;
                 if known != tag && (both || !asked && known != 0) {
-                    return Walked::Refused;
+                    return Walked::Refused(Why::SctpTag);
                 }
             }
             peers[other].vtag = tag;

@@ -28,6 +28,7 @@ use super::tcp::{self, Outcome};
 use super::tuple::{AnyKey, Key, KeyV4, KeyV6, Tuple};
 use super::types::{CtState, Dir, TcpState, proto};
 use super::udp;
+use super::why::Why;
 use crate::base::counter::Counter;
 use crate::base::hash::HashKey;
 use crate::base::time::{Now, Span, Ticks};
@@ -191,6 +192,8 @@ pub struct Shard {
     report: Reporter,
     /// The last packet's flow as it was before, if somebody wants to know.
     before: Option<(FlowRef, Before)>,
+    /// Of the last packet that was INVALID.
+    why: Option<Why>,
     counters: Arc<CtCounters>,
 }
 
@@ -265,6 +268,7 @@ impl Shard {
             swept: Cursor::default(),
             report: Reporter::default(),
             before: None,
+            why: None,
             counters,
         }
     }
@@ -329,7 +333,7 @@ impl Shard {
             return Tracked::without_flow(CtState::Untracked);
         }
         if config.checksum && !wire::verify::is_right(data, parsed) {
-            return self.invalid();
+            return self.invalid(Why::Checksum);
         }
         match self.usual(data, parsed, prepared, now, config) {
             Some(tracked) => tracked,
@@ -412,9 +416,9 @@ impl Shard {
             Subject::Untracked => return Tracked::without_flow(CtState::Untracked),
             Subject::BadError => {
                 self.counters.icmp_error.add(1);
-                return self.invalid();
+                return self.invalid(Why::IcmpQuote);
             }
-            Subject::Unknown => return self.invalid(),
+            Subject::Unknown => return self.invalid(unknown(parsed)),
         }
         // Twice at most: a flow that is reopened is looked for again and not found.
         for _ in 0..2 {
@@ -427,12 +431,18 @@ impl Shard {
                 }
             }
         }
-        self.invalid()
+        self.invalid(Why::TcpState)
     }
 
-    fn invalid(&self) -> Tracked {
+    fn invalid(&mut self, why: Why) -> Tracked {
         self.counters.invalid.add(1);
+        self.why = Some(why);
         Tracked::without_flow(CtState::Invalid)
+    }
+
+    /// Why the last packet that was INVALID was that.
+    pub fn why(&self) -> Option<Why> {
+        self.why
     }
 
     /// The live entry with the packet's key. One whose deadline has passed is as good as gone.
@@ -463,7 +473,7 @@ impl Shard {
     fn related(&mut self, prepared: &Prepared, now: Ticks) -> Tracked {
         let Some(flow) = self.find(prepared, now) else {
             self.counters.icmp_error.add(1);
-            return self.invalid();
+            return self.invalid(Why::IcmpNoFlow);
         };
         let dir = self.core(flow).direction(prepared.from_lo);
         Tracked {
@@ -519,14 +529,14 @@ impl Shard {
                     self.end(flow);
                     return Some(Tracked { flow: Flow::None, ..known });
                 }
-                Outcome::Invalid => {
+                Outcome::Invalid(why) => {
                     // What the first chunks of an SCTP packet did stays done.
                     self.before = before.map(|before| (flow, before));
-                    return Some(self.invalid());
+                    return Some(self.invalid(why));
                 }
-                Outcome::InvalidShorten(span) => {
+                Outcome::InvalidShorten(why, span) => {
                     table.refresh(flow.entry, now, span);
-                    return Some(self.invalid());
+                    return Some(self.invalid(why));
                 }
                 Outcome::Reopen => {
                     self.end(flow);
@@ -565,23 +575,25 @@ impl Shard {
         let span = match parsed.l4 {
             L4::Tcp(ref header) => {
                 let segment = tcp::segment(data, parsed, header);
-                if !tcp::open(&mut core, &segment, config) {
-                    return self.invalid();
+                if let Err(why) = tcp::open(&mut core, &segment, config) {
+                    return self.invalid(why);
                 }
                 match tcp::packet(&mut core, &mut last, Dir::Original, &segment, now, config) {
                     Outcome::Refresh(span) => span,
-                    _ => return self.invalid(),
+                    Outcome::Invalid(why) => return self.invalid(why),
+                    _ => return self.invalid(Why::TcpNotFirst),
                 }
             }
             L4::Sctp { vtag, .. } => {
                 let chunks = sctp::chunks(data, parsed);
                 match sctp::open(&mut core, chunks, vtag, &config.timeouts) {
                     Outcome::Refresh(span) => span,
-                    _ => return self.invalid(),
+                    Outcome::Invalid(why) => return self.invalid(why),
+                    _ => return self.invalid(Why::SctpNotFirst),
                 }
             }
             L4::Icmp { ty, .. } if icmp::role(parsed.proto, ty) != Role::Request => {
-                return self.invalid();
+                return self.invalid(Why::IcmpNoRequest);
             }
             _ => datagram(&mut core, parsed, now, now, config),
         };
@@ -672,6 +684,15 @@ fn unanswered(status: u8) -> CtState {
         CtState::Related
     } else {
         CtState::New
+    }
+}
+
+/// Why a packet that identifies no flow is INVALID.
+fn unknown(parsed: &Parsed) -> Why {
+    match parsed.l4 {
+        L4::Bad => Why::Header,
+        L4::Icmp { .. } => Why::IcmpUnknown,
+        _ => Why::NoHeader,
     }
 }
 

@@ -45,6 +45,11 @@ impl Trace {
         self.now = self.now.plus(Span::secs(secs));
     }
 
+    /// Why the last packet that was INVALID was that.
+    pub(super) fn why(&self) -> Option<&'static str> {
+        self.shard.why().map(|why| why.name())
+    }
+
     /// A packet of protocol `proto`.
     pub(super) fn raw(&mut self, addrs: Addrs, proto: u8, bytes: &[u8]) -> String {
         self.frame(&frame(addrs, Segment::Raw(proto), bytes))

@@ -14,11 +14,12 @@ use crate::base::time::Now;
 use crate::conntrack::entry::status;
 use crate::conntrack::record::FlowRecord;
 use crate::conntrack::shard::{Flow, FlowView};
-use crate::conntrack::types::{CtState, Dir, proto};
+use crate::conntrack::types::{CtState, Dir};
+use crate::conntrack::why::Why;
 use crate::helpers::INFOS;
 use crate::policy::{
-    Compiled, Decision, Facts, FlowFacts, Given, Narrator, PortId, RawVerdict, Step, Verdict,
-    protocol_name,
+    Compiled, Decision, Facts, FlowFacts, Given, Narrator, PortId, RawVerdict, RejectWith, Step,
+    Verdict, protocol_name,
 };
 use crate::wire::{self, Fragment, L3, L4, Parsed};
 use serde::{Deserialize, Serialize};
@@ -148,9 +149,9 @@ impl Explanation {
                 facts.dir = tracked.dir;
                 starts = tracked.flow == Flow::Pending;
                 if tracked.state == CtState::Invalid {
-                    let right = !config.checksum || wire::verify::is_right(data, parsed);
-                    let why = why_invalid(parsed, told.flow.as_ref(), right, config.tcp_loose);
-                    told.notes.push(why);
+                    let why = shard.why();
+                    told.notes
+                        .push(why_invalid(why, parsed, told.flow.as_ref()));
                 }
                 let flow = shard.view(tracked.flow).map(FlowFacts::new);
                 let facts = Facts {
@@ -177,15 +178,7 @@ impl Explanation {
             Verdict::Drop => told.verdict = "drop".into(),
             Verdict::Reject(with) => {
                 told.verdict = "reject".into();
-                let mut out = [0; MAX_ANSWER];
-                let len = reject::answer(with, data, parsed, &mut out);
-                told.answer = Some(match len {
-                    Some(len) => {
-                        let sent = wire::parse(&out[..len], len);
-                        format!("{} by {}", describe(&sent), told.iif)
-                    }
-                    None => "nothing: such a packet must not be answered".into(),
-                });
+                told.answers(with, data, parsed);
             }
         }
         if starts && told.verdict == "accept" && policy.has_helpers() {
@@ -236,7 +229,7 @@ impl Explanation {
         self.judged(narrator, &facts)
     }
 
-    fn judged(&mut self, narrator: &Narrator<'_>, facts: &Facts<'_>) -> Decision {
+    pub(super) fn judged(&mut self, narrator: &Narrator<'_>, facts: &Facts<'_>) -> Decision {
         let (rules, decision) = narrator.forward(facts);
         self.rules = rules;
         if let Some(mark) = facts.flow.and_then(|flow| flow.new_mark()) {
@@ -245,7 +238,20 @@ impl Explanation {
         decision
     }
 
-    fn dropped(mut self, reason: DropReason) -> Self {
+    /// Says what the sender of a packet that is rejected is told.
+    pub(super) fn answers(&mut self, with: RejectWith, data: &[u8], parsed: &Parsed) {
+        let mut out = [0; MAX_ANSWER];
+        let len = reject::answer(with, data, parsed, &mut out);
+        self.answer = Some(match len {
+            Some(len) => {
+                let sent = wire::parse(&out[..len], len);
+                format!("{} by {}", describe(&sent), self.iif)
+            }
+            None => "nothing: such a packet must not be answered".into(),
+        });
+    }
+
+    pub(super) fn dropped(mut self, reason: DropReason) -> Self {
         self.verdict = "drop".into();
         self.reason = Some(format!("{}: {}", reason.name(), reason.text()));
         self
@@ -259,7 +265,7 @@ impl Explanation {
 }
 
 /// A packet in a few words.
-fn describe(parsed: &Parsed) -> String {
+pub fn describe(parsed: &Parsed) -> String {
     if !matches!(parsed.l3, L3::Ipv4 | L3::Ipv6) {
         return match parsed.l3 {
             L3::Other => format!(
@@ -301,35 +307,19 @@ fn describe(parsed: &Parsed) -> String {
     )
 }
 
-/// Why the tracker found a packet INVALID, as far as that can be told from the outside.
-fn why_invalid(parsed: &Parsed, flow: Option<&FlowRecord>, right: bool, loose: bool) -> String {
-    let of_flow = |flow: &FlowRecord| {
-        let tcp = flow.tcp_state.map(|state| state.name());
-        let state = tcp.or(flow.sctp_state.map(|state| state.name()));
-        state.map_or(String::new(), |state| format!(", which is {state}"))
+/// Why the tracker found the packet `parsed` INVALID; `flow` is its flow, as it was before.
+pub(super) fn why_invalid(why: Option<Why>, parsed: &Parsed, flow: Option<&FlowRecord>) -> String {
+    let tcp = flow
+        .and_then(|flow| flow.tcp_state)
+        .map(|state| state.name());
+    let sctp = flow
+        .and_then(|flow| flow.sctp_state)
+        .map(|state| state.name());
+    let state = tcp.or(sctp).map(|state| format!("; its flow is {state}"));
+    let why = why.map_or("the tracker does not say why", Why::text);
+    let why = match parsed.tcp_flags() {
+        Some(flags) => why.replace("such flags", &crate::policy::tcp_flag_names(flags)),
+        None => why.to_owned(),
     };
-    let why = match (parsed.l4, flow) {
-        (L4::Bad, _) => "its transport header is truncated or malformed".into(),
-        _ if !right => "its transport checksum is wrong (conntrack.checksum)".into(),
-        (L4::Tcp(_), Some(flow)) => {
-            let state = of_flow(flow);
-            format!("its flags or numbers are impossible in its flow{state}")
-        }
-        (_, Some(flow)) => format!("it is impossible in its flow{}", of_flow(flow)),
-        (L4::Tcp(header), None) => {
-            let flags = crate::policy::tcp_flag_names(header.flags);
-            let hint = if loose {
-                ""
-            } else {
-                " (conntrack.tcp.loose is off)"
-            };
-            format!("no flow is known, and a segment with {flags} starts none{hint}")
-        }
-        (L4::Icmp { .. }, None) if [proto::ICMP, proto::ICMPV6].contains(&parsed.proto) => {
-            "it is neither a request nor about a known flow".into()
-        }
-        (L4::None, None) => "it has no transport header".into(),
-        _ => "no flow is known, and it starts none".into(),
-    };
-    format!("INVALID: {why}")
+    format!("INVALID: {why}{}", state.unwrap_or_default())
 }

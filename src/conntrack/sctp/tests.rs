@@ -477,3 +477,21 @@ fn an_association_that_shuts_down_may_go_under_pressure() {
         assert_eq!(Worth::of(&entry), worth, "{state:?}");
     }
 }
+
+#[test]
+fn what_is_refused_says_why() {
+    let why = |mut it: Association, from: char, vtag: u32, chunks: &[Vec<u8>]| {
+        let said = it.send(from, vtag, chunks);
+        assert!(said.starts_with("invalid"), "{said}");
+        it.0.why()
+    };
+    let fresh = Association::new;
+    for (said, wanted) in [
+        (why(fresh(), '>', 1, &[init(A)]), "sctp-tag"),
+        (why(fresh(), '>', 0, &[plain(ABORT)]), "sctp-not-first"),
+        (why(fresh(), '>', 0, &[init(A), data()]), "sctp-bundle"),
+        (why(established(), '>', B + 1, &[data()]), "sctp-tag"),
+    ] {
+        assert_eq!(said, Some(wanted));
+    }
+}

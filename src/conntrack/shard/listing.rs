@@ -10,7 +10,7 @@ impl Shard {
         self.snapshot(flow, now).record()
     }
 
-    /// What is shown of the flow.
+    /// What is shown of the flow, of a fixed size, to be handed over.
     pub fn snapshot(&self, flow: FlowRef, now: Ticks) -> Snapshot {
         let about = self.kins.about(flow.v6, flow.entry, self.core(flow).status);
         if flow.v6 {

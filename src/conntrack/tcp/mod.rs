@@ -16,6 +16,7 @@ pub mod window;
 use super::config::Config;
 use super::entry::{Core, LastSegment, Seen, seen_flags, status};
 use super::types::{Dir, TcpState};
+use super::why::Why;
 use crate::base::time::{Span, Ticks};
 use crate::wire::tcp::flags;
 use crate::wire::{Parsed, TcpHeader};
@@ -36,9 +37,9 @@ pub enum Outcome {
     /// Valid, and the flow is over.
     Kill,
     /// Impossible in this flow. The deadline stays.
-    Invalid,
+    Invalid(Why),
     /// Impossible, and a sign that the tracker is out of step: the flow lives that long at most.
-    InvalidShorten(Span),
+    InvalidShorten(Why, Span),
     /// A new connection with this flow's tuple: forget the flow and look again.
     Reopen,
 }
@@ -78,17 +79,20 @@ pub fn segment<'a>(data: &'a [u8], parsed: &Parsed, tcp: &TcpHeader) -> Segment<
     }
 }
 
-/// Prepares `core` for a flow that starts with `segment`; `false` if none can (INVALID).
-pub fn open(core: &mut Core, segment: &Segment<'_>, config: &Config) -> bool {
+/// Prepares `core` for a flow that starts with `segment`.
+///
+/// # Errors
+/// If none can: why the segment is INVALID.
+pub fn open(core: &mut Core, segment: &Segment<'_>, config: &Config) -> Result<(), Why> {
     if !table::legal(segment.flags) {
-        return false;
+        return Err(Why::TcpFlags);
     }
     let Next::State(state) = table::next(Dir::Original, segment.class(), TcpState::None) else {
-        return false;
+        return Err(Why::TcpNotFirst);
     };
     let picked_up = state != TcpState::SynSent;
     if picked_up && !config.tcp_loose {
-        return false;
+        return Err(Why::TcpNotLoose);
     }
     let [original, reply] = &mut core.seen;
     *original = Seen {
@@ -107,7 +111,7 @@ pub fn open(core: &mut Core, segment: &Segment<'_>, config: &Config) -> bool {
         options::read_handshake(segment.options, original);
     }
     core.tcp_state = TcpState::None;
-    true
+    Ok(())
 }
 
 /// A fresh memory, as [`open`] leaves it.
@@ -150,13 +154,13 @@ pub fn packet(
     config: &Config,
 ) -> Outcome {
     if !table::legal(segment.flags) {
-        return Outcome::Invalid;
+        return Outcome::Invalid(Why::TcpFlags);
     }
     let class = segment.class();
     let mut old = core.tcp_state;
     let mut check_window = true;
     let mut new = match table::next(dir, class, old) {
-        Next::Invalid => return Outcome::Invalid,
+        Next::Invalid => return Outcome::Invalid(Why::TcpState),
         Next::State(TcpState::SynSent) if old as u8 >= TcpState::TimeWait as u8 => {
             return if may_reopen(core, last, dir) {
                 Outcome::Reopen
@@ -188,7 +192,7 @@ pub fn packet(
             new = TcpState::Established;
         }
         TcpState::Close if class == Class::Rst => match reset(core, last, dir, segment, config) {
-            Reset::Invalid => return Outcome::Invalid,
+            Reset::Invalid => return Outcome::Invalid(Why::TcpOldReset),
             Reset::Judge { exact, window } => {
                 check_window = window;
                 new = if exact { new } else { old };
@@ -200,7 +204,7 @@ pub fn packet(
         let liberal = config.tcp_be_liberal;
         match window::check(&mut core.seen, core.tcp_state, dir, segment, liberal) {
             Window::Ignore => return Outcome::Keep,
-            Window::Outside => return outside(core, last, dir, class, now, config),
+            Window::Outside(why) => return outside(core, last, dir, class, why, now, config),
             Window::Inside { ack, seq, counted } => {
                 if counted && class == Class::Ack {
                     count_retransmits(last, dir, segment, seq, ack);
@@ -364,25 +368,26 @@ fn outside(
     last: &mut LastSegment,
     dir: Dir,
     class: Class,
+    why: Why,
     now: Ticks,
     config: &Config,
 ) -> Outcome {
     if !core.has(status::ASSURED) || !matches!(class, Class::Rst | Class::Fin) {
-        return Outcome::Invalid;
+        return Outcome::Invalid(why);
     }
     let other_ended =
         last.dir != dir as u8 && (last.class == Class::Fin as u8 || last.class == Class::Rst as u8);
     if !other_ended {
         last.class = class as u8;
         last.dir = dir as u8;
-        return Outcome::Invalid;
+        return Outcome::Invalid(why);
     }
     let remaining = now.until(core.deadline);
     let shorter = config.timeouts_of(core.status).tcp_unack;
     if remaining >= Span::secs(120) && remaining > shorter {
-        return Outcome::InvalidShorten(shorter);
+        return Outcome::InvalidShorten(why, shorter);
     }
-    Outcome::Invalid
+    Outcome::Invalid(why)
 }
 
 /// Counts how often the same ACK segment came in a row.

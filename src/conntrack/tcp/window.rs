@@ -16,6 +16,7 @@ use super::options;
 use super::table::Class;
 use crate::conntrack::entry::{Seen, seen_flags};
 use crate::conntrack::types::{Dir, TcpState};
+use crate::conntrack::why::Why;
 use crate::wire::tcp::flags;
 
 /// A segment, as far as tracking looks at it.
@@ -66,7 +67,7 @@ pub enum Window {
     /// overshot): it passes, the state stays.
     Ignore,
     /// Outside.
-    Outside,
+    Outside(Why),
 }
 
 /// `a < b` in sequence space.
@@ -283,10 +284,10 @@ fn judge(
             sender.flags |= seen_flags::UNACKNOWLEDGED;
             return outside(Window::Ignore);
         }
-        return outside(Window::Outside);
+        return outside(Window::Outside(Why::TcpBeyond));
     }
     if acks_unsent {
-        return outside(Window::Outside);
+        return outside(Window::Outside(Why::TcpUnsent));
     }
     if (receiver.max_window != 0 && too_old) || acks_ancient {
         return outside(Window::Ignore);

@@ -138,7 +138,7 @@ impl From<Window> for Said {
             Window::Inside { counted: true, .. } => Said::Counted,
             Window::Inside { counted: false, .. } => Said::LetIn,
             Window::Ignore => Said::Ignored,
-            Window::Outside => Said::Outside,
+            Window::Outside(_) => Said::Outside,
         }
     }
 }

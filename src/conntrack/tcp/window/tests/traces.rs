@@ -66,7 +66,7 @@ impl Talk {
         let mut core = Core::new(true);
         let options = first.options();
         let config = Config::default();
-        assert!(open(&mut core, &first.segment(&options), &config));
+        assert_eq!(open(&mut core, &first.segment(&options), &config), Ok(()));
         let mut talk = Talk {
             seen: core.seen,
             state: TcpState::None,

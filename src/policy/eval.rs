@@ -91,6 +91,11 @@ impl Trail {
         (!self.varies).then_some(&self.steps)
     }
 
+    /// The rules that matched, in order, as many as could be kept, whoever else may go that way.
+    pub fn matched(&self) -> &Steps {
+        &self.steps
+    }
+
     /// Whether the way was so long that the classifier was asked.
     pub fn is_long(&self) -> bool {
         self.classified

@@ -6,9 +6,10 @@
 //! The text of the matches is read from the policy's source once more, so that the policy in force
 //! need not carry it.
 //!
-//! Life-cycle: a [`Narrator`] lives for one question. Concurrency: reads only; not the packet path.
+//! Life-cycle: a [`Narrator`] lives for one question, or for many about one policy. Concurrency: reads only; not the packet path.
 
 mod packet;
+pub mod vocabulary;
 mod words;
 
 pub use packet::{Given, PacketInWords};
@@ -16,10 +17,11 @@ pub use words::flag_names as tcp_flag_names;
 
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use super::compile::{Act, Compiled, NO_EXTRA, Op, Pred, RuleId};
 use super::diagnostic::Sink;
-use super::eval::{Decision, Facts, RawVerdict, Verdict};
+use super::eval::{Decision, Facts, RawVerdict, Steps, Verdict};
 use super::model::{FORWARD, MAX_JUMPS, Policy, RejectWith, Rule};
 use super::yaml::{self, Kind, Node};
 use crate::conntrack::helper::{HelperId, Permissions};
@@ -54,14 +56,16 @@ struct Source {
 }
 
 /// Walks a policy for one packet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Narrator<'a> {
     compiled: &'a Compiled,
     /// Name and rules of every section, in the order of the operations, and where it begins there.
     sections: Vec<(&'a str, &'a [Rule], u32)>,
-    source: Source,
+    source: Arc<Source>,
     /// The time that `time` goes by, in seconds since 1970, if not that of the packet.
     unix: Option<u64>,
+    /// The rules that the packet matched, if that is known.
+    way: Option<&'a [RuleId]>,
 }
 
 impl<'a> Narrator<'a> {
@@ -79,8 +83,9 @@ impl<'a> Narrator<'a> {
         Self {
             compiled,
             sections: sections.collect(),
-            source: Source::read(&policy.source).unwrap_or_default(),
+            source: Arc::new(Source::read(&policy.source).unwrap_or_default()),
             unix: None,
+            way: None,
         }
     }
 
@@ -89,6 +94,27 @@ impl<'a> Narrator<'a> {
     pub fn at(mut self, unix: u64) -> Self {
         self.unix = Some(unix);
         self
+    }
+
+    /// For a packet of which is known what rules it matched, in order, the first of which
+    /// [`Steps`](super::Steps) has room for: what their limits said then, they are not asked again.
+    #[must_use]
+    pub fn along(&self, way: &'a [RuleId]) -> Self {
+        Self {
+            way: Some(way),
+            ..self.clone()
+        }
+    }
+
+    /// Whether the packet, which had matched `matched` rules when it came by the one at `at`, matched
+    /// it, if that is known.
+    fn went(&self, matched: usize, at: u32) -> Option<bool> {
+        let way = self.way?;
+        match way.get(matched) {
+            Some(next) => Some(next.0 == at),
+            None if way.len() == Steps::new().capacity() => None,
+            None => Some(false),
+        }
     }
 
     /// Seconds since 1970 of the packet.
@@ -132,7 +158,7 @@ impl<'a> Narrator<'a> {
             let Some(op) = op.filter(|op| op.act != Act::End) else {
                 break;
             };
-            let failed = self.failed(at, op, facts);
+            let failed = self.failed(at, op, facts, None);
             let held = failed.is_none();
             let then = self.action(at);
             steps.push(self.step(at, 0, failed, then));
@@ -151,15 +177,18 @@ impl<'a> Narrator<'a> {
         let mut steps = Vec::new();
         let mut back: ArrayVec<u32, MAX_JUMPS> = ArrayVec::new();
         let (mut at, mut log, mut timeouts) = (compiled.forward, None, None);
+        let mut matched = 0;
         let (verdict, rule) = loop {
             let Some(op) = compiled.ops.get(at as usize) else {
                 break (Verdict::Drop, policy);
             };
-            if let Some(failed) = self.failed(at, op, facts) {
+            let went = self.went(matched, at);
+            if let Some(failed) = self.failed(at, op, facts, went) {
                 steps.push(self.step(at, back.len(), Some(failed), String::new()));
                 at += 1;
                 continue;
             }
+            matched += usize::from(op.act != Act::End);
             let rule = RuleId(at);
             let here = (at, back.len());
             if op.logs {
@@ -221,8 +250,15 @@ impl<'a> Narrator<'a> {
     }
 
     /// The first match of `op` that does not hold, as written, and what the packet has. In the order
-    /// of the text, which is not that of the evaluation.
-    fn failed(&self, at: u32, op: &Op, facts: &Facts<'_>) -> Option<(String, String)> {
+    /// of the text, which is not that of the evaluation. `went` says whether the packet matched, if
+    /// that is known: of limits that is all that is left.
+    fn failed(
+        &self,
+        at: u32,
+        op: &Op,
+        facts: &Facts<'_>,
+        went: Option<bool>,
+    ) -> Option<(String, String)> {
         let compiled = self.compiled;
         let start = op.preds as usize;
         let preds = compiled.preds.get(start..start + usize::from(op.count));
@@ -235,13 +271,25 @@ impl<'a> Narrator<'a> {
             .map(|pred| (key(pred), words::found(compiled, pred, facts, unix)))
             .collect();
         // limits come last, and are asked only where the rest holds
-        if failed.is_empty() && op.extra != NO_EXTRA {
+        if failed.is_empty() && op.extra != NO_EXTRA && went != Some(true) {
             let extra = compiled.extra(op);
             let limit = extra.and_then(|extra| extra.limit.as_ref());
             let connlimit = extra.and_then(|extra| extra.connlimit);
             let zone = compiled.zone(facts.iif, facts.packet.vlan);
             let addrs = facts.packet.addrs;
-            if limit.is_some_and(|limit| !limit.has_one(addrs, zone, facts.now)) {
+            if went == Some(false) && connlimit.is_none() && limit.is_some() {
+                failed.push(("limit", "it was used up".into()));
+            } else if went == Some(false) && limit.is_none() && connlimit.is_some() {
+                failed.push((
+                    "connlimit",
+                    "the flows were not so many, or too many".into(),
+                ));
+            } else if went == Some(false) && limit.is_some() {
+                failed.push((
+                    "limit",
+                    "it was used up, or the flows were not as `connlimit` says".into(),
+                ));
+            } else if limit.is_some_and(|limit| !limit.has_one(addrs, zone, facts.now)) {
                 failed.push(("limit", "it is used up".into()));
             } else if let Some(scope) = connlimit {
                 match facts.flow.map(|flow| scope.foresee(flow)) {

@@ -35,7 +35,7 @@ pub use compiled::{CounterInfo, RuleInfo};
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity};
 pub use difference::{Became, Change, Written, difference};
 pub use eval::{Decision, Facts, RawVerdict, Steps, Trail, Verdict};
-pub use explain::{Given, Narrator, PacketInWords, Step, tcp_flag_names};
+pub use explain::{Given, Narrator, PacketInWords, Step, tcp_flag_names, vocabulary};
 pub use flow::{Counted, FlowFacts};
 pub use limit::Bucket;
 pub use load::{MAX_POLICY, load};

@@ -5,15 +5,13 @@
 
 use std::net::IpAddr;
 
+use super::vocabulary::{self, nearest, unknown};
 use super::words::flag_names;
 use crate::conntrack::entry::status;
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::types::{CtState, Dir, proto};
-use crate::helpers::INFOS;
 use crate::policy::calendar::{Calendar, LocalTime};
-use crate::policy::diagnostic::nearest;
 use crate::policy::model::Policy;
-use crate::policy::names::{self, names, number, parse_number};
 use crate::policy::{PortId, protocol_name};
 use crate::wire::build::{Link, Segment, emit, frame_len};
 use crate::wire::checksum::checksum;
@@ -135,14 +133,10 @@ impl Said {
     fn word(&mut self, word: &str, policy: &Policy) -> Result<(), String> {
         let (key, value) = match word.split_once('=') {
             Some((key, value)) => (key, value),
-            None => match word {
-                "reply" | "original" => ("dir", word),
-                _ if number(names::TCP_FLAGS, word).is_some() => ("flags", word),
-                _ if number(names::PROTOCOLS, word).is_some() => ("proto", word),
-                _ => {
-                    let flags = names(names::TCP_FLAGS);
-                    let known = names(names::PROTOCOLS).chain(flags).chain(["reply"]);
-                    let known = known.chain(KEYS);
+            None => match vocabulary::key_of(word) {
+                Some(key) => (key, word),
+                None => {
+                    let known = vocabulary::bare_words().chain(KEYS);
                     let near = nearest(word, known).map(|near| match KEYS.contains(&near) {
                         true => format!("{near}=VALUE"),
                         false => near.to_owned(),
@@ -168,87 +162,27 @@ impl Said {
     }
 
     fn value(&mut self, key: &str, value: &str, policy: &Policy) -> Result<(), String> {
-        let up_to = |max: u64| {
-            parse_number(value)
-                .filter(|number| *number <= max)
-                .ok_or_else(|| format!("not a number from 0 to {max}"))
-        };
+        let up_to = |max: u64| vocabulary::up_to(max, value);
         match key {
-            "iif" => {
-                let ports = || policy.ports.iter().map(|port| port.name.as_str());
-                let at = ports().position(|name| name == value);
-                let at = at.ok_or_else(|| {
-                    let near = nearest(value, ports()).map(str::to_owned);
-                    let known: Vec<_> = ports().collect();
-                    format!(
-                        "{}; ports are {}",
-                        unknown("port", value, near),
-                        known.join(", ")
-                    )
-                })?;
-                self.iif = Some(PortId(at as u8));
-            }
+            "iif" => self.iif = Some(vocabulary::port(value, policy)?),
             "saddr" => self.saddr = Some(value.parse().map_err(|_| "not an address")?),
             "daddr" => self.daddr = Some(value.parse().map_err(|_| "not an address")?),
-            "proto" => {
-                let known = number(names::PROTOCOLS, value);
-                let plain = parse_number(value).and_then(|n| u8::try_from(n).ok());
-                self.proto = Some(known.or(plain).ok_or_else(|| {
-                    let near = nearest(value, names(names::PROTOCOLS));
-                    unknown("protocol", value, near.map(str::to_owned))
-                })?);
-            }
+            "proto" => self.proto = Some(vocabulary::protocol(value)?),
             "sport" => self.sport = Some(up_to(65_535)? as u16),
             "dport" => self.dport = Some(up_to(65_535)? as u16),
             "type" => self.icmp = Some(value.to_owned()),
-            "flags" => {
-                let flags = self.flags.get_or_insert(0);
-                for flag in value.split(',').filter(|flag| *flag != "none") {
-                    *flags |= number(names::TCP_FLAGS, flag).ok_or_else(|| {
-                        let near = nearest(flag, names(names::TCP_FLAGS));
-                        unknown("TCP flag", flag, near.map(str::to_owned))
-                    })?;
-                }
-            }
-            "ct" => {
-                let state = CtState::ALL.into_iter().find(|state| state.name() == value);
-                self.state = Some(state.ok_or_else(|| {
-                    let near = nearest(value, CtState::ALL.map(CtState::name));
-                    unknown("state", value, near.map(str::to_owned))
-                })?);
-            }
-            "dir" => {
-                self.dir = Some(match value {
-                    "original" => Dir::Original,
-                    "reply" => Dir::Reply,
-                    _ => return Err("neither `original` nor `reply`".into()),
-                });
-            }
+            "flags" => *self.flags.get_or_insert(0) |= vocabulary::flags(value)?,
+            "ct" => self.state = Some(vocabulary::state(value)?),
+            "dir" => self.dir = Some(vocabulary::dir(value)?),
             "vlan" => self.vlan = Some(up_to(4094)? as u16),
             "length" => self.length = Some(up_to(9_000)? as u16),
-            "dscp" => {
-                let known = number(names::DSCP, value);
-                self.dscp = Some(match known {
-                    Some(known) => known,
-                    None => up_to(63).map_err(|_| {
-                        let near = nearest(value, names(names::DSCP));
-                        unknown("code point", value, near.map(str::to_owned))
-                    })? as u8,
-                });
-            }
+            "dscp" => self.dscp = Some(vocabulary::dscp(value)?),
             "mark" => self.mark = Some(up_to(u32::MAX.into())? as u32),
             "at" => {
                 let at = LocalTime::read(value);
                 self.at = Some(at.ok_or("not a time; write at=08:00 or at=\"2026-11-20 08:00\"")?);
             }
-            _ => {
-                let at = INFOS.iter().position(|info| info.name == value);
-                let helper = at.and_then(HelperId::new);
-                self.helper = Some(helper.ok_or_else(|| {
-                    let near = nearest(value, INFOS.iter().map(|info| info.name));
-                    unknown("helper", value, near.map(str::to_owned))
-                })?);
-            }
+            _ => self.helper = Some(vocabulary::helper(value)?),
         }
         Ok(())
     }
@@ -450,30 +384,17 @@ impl Said {
         assumed: &mut Vec<String>,
         errors: &mut Vec<String>,
     ) -> Option<(u8, u8)> {
-        let table = if v6 {
-            names::ICMPV6_TYPES
-        } else {
-            names::ICMP_TYPES
-        };
-        let Some(text) = &self.icmp else {
+        let text = self.icmp.as_deref().unwrap_or_else(|| {
             assumed.push("type echo-request".into());
-            return Some((number(table, "echo-request")?, 0));
-        };
-        let (ty, code) = text.split_once('/').unwrap_or((text, "0"));
-        let small = |text: &str| parse_number(text).and_then(|n| u8::try_from(n).ok());
-        let found = number(table, ty).or(small(ty)).zip(small(code));
-        if found.is_none() {
-            let near = nearest(ty, names(table)).map(str::to_owned);
-            errors.push(unknown("ICMP type", text, near));
+            "echo-request"
+        });
+        match vocabulary::icmp(text, v6) {
+            Ok((ty, code)) => Some((ty, code.unwrap_or(0))),
+            Err(error) => {
+                errors.push(error);
+                None
+            }
         }
-        found
-    }
-}
-
-fn unknown(what: &str, word: &str, near: Option<String>) -> String {
-    match near {
-        Some(near) => format!("unknown {what} `{word}`; did you mean `{near}`?"),
-        None => format!("unknown {what} `{word}`"),
     }
 }
 

@@ -13,9 +13,7 @@ use crate::conntrack::record::FlowRecord;
 use crate::conntrack::types::CtState;
 use crate::dataplane::capture::{Capture, Captured};
 use crate::pipeline::defrag::{Added, Defrag, FragmentKey, Group, Limits};
-use crate::pipeline::{
-    By, Counters, Disposition, DropReason, Explanation, Outcome, Pipeline, Slot,
-};
+use crate::pipeline::{Counters, Disposition, DropReason, Explanation, Outcome, Pipeline, Slot};
 use crate::policy::{self, Compiled, Narrator, PortId};
 use crate::wire::fragment::{MAX_JOINED, Piece};
 use serde::Serialize;
@@ -304,15 +302,10 @@ impl Run {
         if outcome.disposition == Disposition::Hold {
             (outcome, slot, frames) = self.fragment(policy, now, iif, data, slot);
         }
-        let reason = match outcome.disposition {
-            Disposition::Forward(_) => {
-                self.pipeline.counters().forwarded.add(frames);
-                None
-            }
-            Disposition::Drop(reason) => Some(reason.name()),
-            Disposition::Reject(_) => Some(DropReason::Rejected.name()),
-            Disposition::Hold => None,
-        };
+        if let Disposition::Forward(_) = outcome.disposition {
+            self.pipeline.counters().forwarded.add(frames);
+        }
+        let reason = outcome.disposition.reason().map(DropReason::name);
         let tracked = outcome
             .tracked
             .filter(|tracked| tracked.state != CtState::Untracked);
@@ -331,12 +324,7 @@ impl Run {
                 .and_then(|tracked| tracked.dir)
                 .map(|dir| dir.name()),
             verdict: outcome.disposition.verdict(),
-            rule: match outcome.by {
-                By::Nobody => None,
-                By::Rule(rule) => Some(policy.rule_name(rule)),
-                By::EtherTypes => Some("bridge/ethertypes"),
-                By::NeighbourDiscovery => Some("bridge/neighbour-discovery"),
-            },
+            rule: outcome.by.name(policy),
             reason,
             ct: flow.map(|flow| shard.record(flow, now.ticks()).into()),
         }

@@ -32,7 +32,7 @@ use crate::base::hash::HashKey;
 use crate::base::time::{Span, Ticks};
 use crate::policy::PortId;
 use crate::wire::fragment::Piece;
-use crate::wire::{Addrs, Parsed};
+use crate::wire::{Addrs, Fragment, L3, Parsed};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 use store::{Datagram, NONE, Place, Store};
@@ -102,6 +102,20 @@ impl FragmentKey {
         matches!(self.addrs, Addrs::V6 { .. })
     }
 
+    /// A fragment with this key, as far as that tells of it, and where it came in.
+    pub fn shown(&self) -> (Parsed, PortId) {
+        let l3 = if self.v6() { L3::Ipv6 } else { L3::Ipv4 };
+        let parsed = Parsed {
+            l3,
+            addrs: self.addrs,
+            vlan: self.vlan,
+            proto: self.proto,
+            fragment: Fragment::Later,
+            ..Parsed::NOTHING
+        };
+        (parsed, self.port)
+    }
+
     /// The hash of what all datagrams from one host to another have in common, of one protocol where
     /// fragments tell.
     pub fn path_hash(&self, secret: &HashKey) -> u64 {
@@ -151,6 +165,8 @@ pub struct Defrag<B> {
     limits: Limits,
     store: Store<B>,
     counters: Arc<Counters>,
+    /// The last datagram that did not become whole.
+    ended: Option<(DropReason, FragmentKey)>,
 }
 
 impl<B> Defrag<B> {
@@ -161,6 +177,7 @@ impl<B> Defrag<B> {
             limits,
             store: Store::new(limits.datagrams, limits.fragments),
             counters,
+            ended: None,
         }
     }
 
@@ -298,9 +315,16 @@ impl<B> Defrag<B> {
     /// Ends a datagram that did not become whole.
     fn end(&mut self, at: u32, reason: DropReason) {
         let mut dropped = 0;
+        self.ended = Some((reason, self.store.datagram(at).key));
         self.store.close(at, |_| dropped += 1);
         self.counters.drops[reason as usize].add(dropped);
         self.counters.reassembly_failed.add(1);
+    }
+
+    /// The last datagram that did not become whole, and why, if there was one since this was asked.
+    #[inline]
+    pub fn take_ended(&mut self) -> Option<(DropReason, FragmentKey)> {
+        self.ended.take()
     }
 
     fn refuse(&mut self, reason: DropReason) -> Added {

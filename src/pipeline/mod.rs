@@ -19,8 +19,10 @@ pub mod reject;
 pub mod run;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 pub use counters::Counters;
 pub use drop::DropReason;
 pub use explain::Explanation;
-pub use run::{By, Disposition, Judged, Outcome, Pipeline, Slot};
+pub use run::{By, Disposition, Judged, Outcome, Pipeline, Slot, Witness};
+pub use trace::{Filter, Sighting, Traced};

@@ -19,7 +19,7 @@ use crate::conntrack::types::{CtState, Dir, proto};
 use crate::helpers;
 use crate::policy::{
     Compiled, Counted, Decision, Facts, FlowFacts, PortId, ProfileId, RawVerdict, RejectWith,
-    RuleId, Trail, Verdict,
+    RuleId, Steps, Trail, Verdict,
 };
 use crate::wire::fragment::join;
 use crate::wire::tcp::flags;
@@ -68,6 +68,15 @@ impl Disposition {
             Disposition::Hold => "hold",
         }
     }
+
+    /// Why the packet goes no further, if it does not.
+    pub const fn reason(self) -> Option<DropReason> {
+        match self {
+            Disposition::Drop(reason) => Some(reason),
+            Disposition::Reject(_) => Some(DropReason::Rejected),
+            Disposition::Forward(_) | Disposition::Hold => None,
+        }
+    }
 }
 
 /// Who decided.
@@ -82,6 +91,36 @@ pub enum By {
     /// Neighbour discovery passes a bridge unless a rule says otherwise.
     NeighbourDiscovery,
 }
+
+impl By {
+    /// What it is called; a rule is one of `policy`.
+    pub fn name(self, policy: &Compiled) -> Option<&str> {
+        match self {
+            By::Nobody => None,
+            By::Rule(rule) => Some(policy.rule_name(rule)),
+            By::EtherTypes => Some("bridge/ethertypes"),
+            By::NeighbourDiscovery => Some("bridge/neighbour-discovery"),
+        }
+    }
+}
+
+/// Sees how a packet is judged. Nobody, `()`, sees those that nobody asked about: then nothing of it is
+/// left in the packet path.
+pub trait Witness {
+    /// The raw rules were asked, and it is tracked or not.
+    #[inline(always)]
+    fn raw(&mut self, _notrack: bool) {}
+
+    /// The tracker of `shard` has judged it.
+    #[inline(always)]
+    fn tracked(&mut self, _shard: &Shard, _tracked: Tracked) {}
+
+    /// The rules were asked, or what its flow remembers of them: it has matched `steps`.
+    #[inline(always)]
+    fn ruled(&mut self, _steps: &Steps, _remembered: bool) {}
+}
+
+impl Witness for () {}
 
 /// What was decided about a packet, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +138,11 @@ pub struct Outcome {
 impl Outcome {
     const fn dropped(reason: DropReason) -> Self {
         Self::unjudged(Disposition::Drop(reason))
+    }
+
+    /// What happens to a packet that is lost for `reason`, before or after anybody was asked.
+    pub const fn lost(reason: DropReason) -> Self {
+        Self::dropped(reason)
     }
 
     /// What happens to a packet about which neither tracker nor policy was asked.
@@ -243,11 +287,23 @@ impl Pipeline {
         data: &[u8],
         slot: &Slot,
     ) -> Outcome {
-        let outcome = self.judge(policy, now, iif, data, slot);
-        match outcome.disposition {
-            Disposition::Forward(_) | Disposition::Hold => {}
-            Disposition::Drop(reason) => self.counters.dropped(reason),
-            Disposition::Reject(_) => self.counters.dropped(DropReason::Rejected),
+        self.decide_before(policy, now, iif, data, slot, &mut ())
+    }
+
+    /// The same, before a witness.
+    #[inline(always)]
+    pub fn decide_before(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        iif: PortId,
+        data: &[u8],
+        slot: &Slot,
+        witness: &mut impl Witness,
+    ) -> Outcome {
+        let outcome = self.judge(policy, now, iif, data, slot, witness);
+        if let Some(reason) = outcome.disposition.reason() {
+            self.counters.dropped(reason);
         }
         outcome
     }
@@ -277,14 +333,16 @@ impl Pipeline {
         fragments: usize,
     ) -> Outcome {
         let outcome = self.decide(policy, now, iif, data, slot);
-        let reason = match outcome.disposition {
-            Disposition::Drop(reason) => reason,
-            Disposition::Reject(_) => DropReason::Rejected,
-            Disposition::Forward(_) | Disposition::Hold => return outcome,
-        };
-        let others = fragments.saturating_sub(1) as u64;
-        self.counters.drops[reason as usize].add(others);
+        self.drop_others(&outcome, fragments);
         outcome
+    }
+
+    /// Counts the other frames of a datagram that came in `fragments` and of which one is counted.
+    pub(super) fn drop_others(&self, outcome: &Outcome, fragments: usize) {
+        if let Some(reason) = outcome.disposition.reason() {
+            let others = fragments.saturating_sub(1) as u64;
+            self.counters.drops[reason as usize].add(others);
+        }
     }
 
     #[inline]
@@ -295,6 +353,7 @@ impl Pipeline {
         iif: PortId,
         data: &[u8],
         slot: &Slot,
+        witness: &mut impl Witness,
     ) -> Outcome {
         let Slot { parsed, prepared } = slot;
         self.begin_policy(policy);
@@ -329,11 +388,13 @@ impl Pipeline {
             now,
         };
         let notrack = policy.raw(self.worker, &facts) == RawVerdict::Notrack;
+        witness.raw(notrack);
         let ticks = now.ticks();
         let config = policy.conntrack();
         let mut tracked = self
             .shard
             .track(data, parsed, prepared, notrack, ticks, config);
+        witness.tracked(&self.shard, tracked);
         facts.state = tracked.state;
         facts.dir = tracked.dir;
         let mut recalled = None;
@@ -346,12 +407,12 @@ impl Pipeline {
                 return outcome;
             }
             if verdict != 0 {
-                recalled = self.recall(policy, &facts, judged, verdict);
+                recalled = self.recall(policy, &facts, judged, verdict, witness);
             }
         }
         let decision = match recalled {
             Some(decision) => decision,
-            None => self.ask(policy, &facts, tracked),
+            None => self.ask(policy, &facts, tracked, witness),
         };
         let mut by = By::Rule(decision.rule);
         let disposition = match decision.verdict {
@@ -407,10 +468,12 @@ impl Pipeline {
         facts: &Facts<'_>,
         judged: u16,
         verdict: u16,
+        witness: &mut impl Witness,
     ) -> Option<Decision> {
         let kind = kind(policy, facts, facts.dir?);
         let way = self.memory.recall(judged, verdict, kind)?;
         policy.count_again(self.worker, &way.steps, facts.packet.frame_len.into());
+        witness.ruled(&way.steps, true);
         Some(way.decision)
     }
 
@@ -422,13 +485,20 @@ impl Pipeline {
 
     /// Runs the chains, and lets the flow remember what came of it.
     #[inline]
-    fn ask(&mut self, policy: &Compiled, facts: &Facts<'_>, tracked: Tracked) -> Decision {
+    fn ask(
+        &mut self,
+        policy: &Compiled,
+        facts: &Facts<'_>,
+        tracked: Tracked,
+        witness: &mut impl Witness,
+    ) -> Decision {
         let mut trail = Trail::default();
         let decision = if policy.asks_of_flows() {
             self.forward_with_flow(policy, facts, tracked.flow, &mut trail)
         } else {
             policy.forward_leaving(self.worker, facts, &mut trail)
         };
+        witness.ruled(trail.matched(), false);
         if let (Flow::Known(flow), true) = (tracked.flow, trail.is_long()) {
             self.learn(policy, facts, flow, decision, &trail);
         }

@@ -3,6 +3,7 @@
 //! with by itself ([`super::walk`]).
 
 use super::steer::BUCKETS;
+use super::trace::Session;
 use super::walk::{SCAN, Walk};
 use crate::base::time::Now;
 use crate::conntrack::helper::HelperId;
@@ -47,6 +48,8 @@ pub enum Command {
         /// Comes once that is told.
         reply: Sender<()>,
     },
+    /// Serve a trace, until it ends. [`Session::has_begun`] is the answer.
+    Trace(Arc<Session>),
     /// The worker's expectations from a place on.
     Expectations {
         /// Where to go on.
@@ -107,8 +110,8 @@ pub fn mailbox() -> (Sender<Command>, Receiver<Command>) {
     bounded(QUEUE)
 }
 
-/// Does one piece of work on the flows of `pipeline`. Walks, and what is about buckets, are the worker's
-/// own to do.
+/// Does one piece of work on the flows of `pipeline`. Walks, traces, and what is about buckets, are the
+/// worker's own to do.
 #[cold]
 pub fn execute(command: Command, pipeline: &mut Pipeline, now: Now) {
     let ticks = now.ticks();
@@ -122,7 +125,10 @@ pub fn execute(command: Command, pipeline: &mut Pipeline, now: Now) {
             });
             let _ = reply.try_send(found);
         }
-        Command::Walk(_) | Command::CountBuckets { .. } | Command::Depart { .. } => {}
+        Command::Walk(_)
+        | Command::CountBuckets { .. }
+        | Command::Depart { .. }
+        | Command::Trace(_) => {}
         Command::Expectations {
             start,
             wanted,

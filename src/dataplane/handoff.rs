@@ -111,9 +111,9 @@ impl<B> Rings<B> {
         (self.waiting != 0).then(|| self.waiting.trailing_zeros() as usize)
     }
 
-    /// Publishes what is collected for `worker`.
+    /// Publishes what is collected for `worker`; what is lost is given to `lose`.
     #[inline]
-    pub fn publish(&mut self, worker: usize) -> Published {
+    pub fn publish(&mut self, worker: usize, lose: impl FnMut(Handed<B>)) -> Published {
         self.waiting &= !(1 << worker);
         let (ring, batch) = (&mut self.to[worker], &mut self.collected[worker]);
         let sent = batch.len().min(ring.slots());
@@ -121,7 +121,7 @@ impl<B> Rings<B> {
             chunk.fill_from_iter(batch.drain(..sent).map(Item::Frame));
         }
         let lost = batch.len();
-        batch.clear();
+        batch.drain(..).for_each(lose);
         Published { sent, lost }
     }
 
@@ -216,7 +216,7 @@ mod tests {
                 next += 1;
             }
             assert_eq!(ends[0].waiting(), Some(1));
-            let published = ends[0].publish(1);
+            let published = ends[0].publish(1, drop);
             assert_eq!(published.sent + published.lost, BURST - 1);
             lost = published.lost;
             assert_eq!(ends[0].waiting(), None);
@@ -255,7 +255,7 @@ mod tests {
             (ends[2].unpublished(), ends[2].room(0)),
             (BURST, RING - BURST)
         );
-        ends[2].publish(0);
+        ends[2].publish(0, drop);
         assert_eq!(frames(ends[0].take(2)).len(), BURST);
     }
 }

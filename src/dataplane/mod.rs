@@ -8,6 +8,7 @@ pub mod clock;
 pub mod command;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+pub mod examples;
 pub mod halt;
 pub mod handoff;
 pub mod idle;
@@ -17,6 +18,7 @@ pub mod memory;
 pub mod rss;
 pub mod shared;
 pub mod steer;
+pub mod trace;
 pub mod walk;
 pub mod worker;
 

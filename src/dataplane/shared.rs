@@ -2,6 +2,7 @@
 //! whose, counters with one writer each, the stop flag.
 
 use super::clock::Clock;
+use super::examples::Examples;
 use super::halt::Halt;
 use super::steer::{BUCKETS, Steering};
 use crate::base::counter::{Counter, Traffic};
@@ -86,6 +87,8 @@ pub struct WorkerCounters {
     pub buckets: Box<[Counter; BUCKETS]>,
     /// Events of its flows, on their way to the control thread.
     pub events: Arc<event::Queue>,
+    /// Of each drop reason the last packet.
+    pub examples: Examples,
     /// Log lines that found the channel full.
     pub log_lost: Counter,
     /// Times of loops that did something: moved frames, or did what the control thread asked for.
@@ -108,6 +111,7 @@ impl Default for WorkerCounters {
             ring_highest: Counter::default(),
             buckets: Box::new(std::array::from_fn(|_| Counter::default())),
             events: Arc::default(),
+            examples: Examples::default(),
             log_lost: Counter::default(),
             busy: Histogram::default(),
             idle_nanos: Counter::default(),

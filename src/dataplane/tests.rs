@@ -32,6 +32,7 @@ mod loops;
 mod moves;
 mod order;
 mod rss;
+mod trace;
 
 const LAN: PortId = PortId(0);
 const WAN: PortId = PortId(1);

@@ -21,14 +21,17 @@
 
 mod fragments;
 mod moves;
+mod seen;
 
 use super::command::Command;
+use super::examples::Due;
 use super::handoff::{Handed, Item, RING, Rings};
 use super::idle::{Idle, Rest};
 use super::io::{BURST, Batch, Frame, Io};
 use super::rss::Belief;
 use super::shared::{Cause, Shared, WorkerCounters};
 use super::steer::{BUCKETS, Steer, bucket};
+use super::trace::Taps;
 use super::walk::Walks;
 use crate::base::rcu::Reader;
 use crate::base::time::Now;
@@ -42,6 +45,7 @@ use crate::wire::fragment::MAX_JOINED;
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender};
 use moves::{Departure, Route};
+use seen::{Strays, stray};
 use std::sync::Arc;
 
 /// Bursts that one loop takes out of a ring, at most. Not just as many as another worker hands over in a
@@ -129,6 +133,12 @@ struct Core<I: Io> {
     /// What goes over all flows.
     walks: Walks,
     log: Sender<LogEvent>,
+    /// Who asks for what packets meet.
+    taps: Taps,
+    /// When each drop reason was last shown.
+    due: Due,
+    /// What was lost in this loop.
+    strays: Strays<I::Buf>,
     shared: Arc<Shared>,
     /// Frames that wait to be sent, for each port.
     out: Vec<Batch<I::Buf>>,
@@ -162,6 +172,9 @@ impl<I: Io> Worker<I> {
                 stayed: Box::new([0; BUCKETS]),
                 walks: Walks::default(),
                 log: parts.log,
+                taps: Taps::new(parts.id),
+                due: Due::default(),
+                strays: Strays::new(),
                 shared: parts.shared.clone(),
                 out,
                 answer: Box::new([0; MAX_ANSWER]),
@@ -212,6 +225,9 @@ impl<I: Io> Worker<I> {
         let watched = self.shared.watched();
         core.pipeline.begin_policy(policy);
         core.pipeline.shard_mut().begin(now, watched);
+        if !core.taps.is_empty() {
+            core.taps.begin();
+        }
         let mut moved = 0;
         for port in 0..core.out.len() {
             moved += core.receive(policy, now, PortId(port as u8));
@@ -231,6 +247,10 @@ impl<I: Io> Worker<I> {
         core.flush();
         core.pipeline.shard_mut().expire(now.ticks(), EXPIRE);
         core.defrag.expire(now.ticks(), EXPIRE_DATAGRAMS);
+        core.show_ended(policy, now);
+        if !core.strays.is_empty() {
+            core.show_strays(policy, now);
+        }
         core.pipeline.shard().publish_entries();
         let mut busy = moved > 0;
         if !core.walks.is_full()
@@ -417,7 +437,15 @@ impl<I: Io> Core<I> {
     }
 
     fn publish_to(&mut self, worker: usize) {
-        let published = self.rings.publish(worker);
+        let (rings, strays) = (&mut self.rings, &mut self.strays);
+        let published = rings.publish(worker, |lost| {
+            stray(
+                strays,
+                DropReason::HandoffFull,
+                lost.frame,
+                (lost.port, false),
+            );
+        });
         self.counters().handed_out.add(published.sent as u64);
         let full = &self.pipeline.counters().drops[DropReason::HandoffFull as usize];
         full.add(published.lost as u64);
@@ -519,19 +547,62 @@ impl<I: Io> Core<I> {
         frames: Batch<I::Buf>,
         port: impl Fn(usize) -> PortId,
     ) {
+        if self.taps.is_empty() {
+            self.burst::<false>(policy, now, frames, port);
+        } else {
+            self.process_tapped(policy, now, frames, port);
+        }
+    }
+
+    /// The same, while somebody asks what packets meet.
+    #[cold]
+    #[inline(never)]
+    fn process_tapped(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        frames: Batch<I::Buf>,
+        port: impl Fn(usize) -> PortId,
+    ) {
+        self.burst::<true>(policy, now, frames, port);
+    }
+
+    /// What both have in common.
+    #[inline(always)]
+    fn burst<const TAPPED: bool>(
+        &mut self,
+        policy: &Compiled,
+        now: Now,
+        frames: Batch<I::Buf>,
+        port: impl Fn(usize) -> PortId,
+    ) {
         for slot in self.slots.iter_mut().take(frames.len()) {
             self.pipeline.prefetch(slot);
         }
         let mut dropped = Batch::<I::Buf>::new();
         for (at, frame) in frames.into_iter().enumerate() {
-            let (slot, iif) = (&self.slots[at], port(at));
-            let outcome = self.pipeline.decide(policy, now, iif, frame.data(), slot);
+            let iif = port(at);
+            let outcome = if TAPPED {
+                self.decide_tapped(policy, now, iif, frame.data(), at)
+            } else {
+                let slot = &self.slots[at];
+                self.pipeline.decide(policy, now, iif, frame.data(), slot)
+            };
+            let slot = &self.slots[at];
             self.log(policy, iif, slot, &outcome);
             match outcome.disposition {
                 Disposition::Forward(oif) => self.send(oif, frame),
-                Disposition::Drop(_) => dropped.push(frame),
+                Disposition::Drop(reason) => {
+                    if self.due.is(reason, now) {
+                        self.example(policy, now, (iif, false), &slot.parsed, &outcome);
+                    }
+                    dropped.push(frame);
+                }
                 Disposition::Reject(with) => {
                     let parsed = slot.parsed;
+                    if self.due.is(DropReason::Rejected, now) {
+                        self.example(policy, now, (iif, false), &parsed, &outcome);
+                    }
                     self.reject(with, iif, frame.data(), &parsed);
                     dropped.push(frame);
                 }
@@ -569,8 +640,10 @@ impl<I: Io> Core<I> {
         if self.out[at].is_full() {
             self.transmit(at);
         }
-        if self.out[at].try_push(frame).is_err() {
-            self.pipeline.counters().dropped(DropReason::TxFull);
+        if let Err(full) = self.out[at].try_push(frame) {
+            let reason = DropReason::TxFull;
+            self.pipeline.counters().dropped(reason);
+            stray(&mut self.strays, reason, full.element(), (port, true));
         }
     }
 

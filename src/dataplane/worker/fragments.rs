@@ -11,6 +11,7 @@
 
 use super::Core;
 use super::moves::Route;
+use super::seen::stray;
 use crate::base::time::Now;
 use crate::dataplane::handoff::Handed;
 use crate::dataplane::io::{Frame, Io};
@@ -42,8 +43,9 @@ impl<I: Io> Core<I> {
         frame: I::Buf,
     ) {
         let Some(piece) = Piece::of(frame.data(), parsed) else {
-            self.pipeline.counters().dropped(DropReason::FragmentBad);
-            return;
+            let reason = DropReason::FragmentBad;
+            self.pipeline.counters().dropped(reason);
+            return stray(&mut self.strays, reason, frame, (iif, false));
         };
         let key = FragmentKey::of(parsed, &piece, iif);
         let len = frame.frame_len();
@@ -51,8 +53,10 @@ impl<I: Io> Core<I> {
         let added = self
             .defrag
             .add(now.ticks(), key, &piece, len, frame, &mut group);
-        if added == Added::Whole {
-            self.datagram(policy, now, iif, group, None);
+        match added {
+            Added::Held => {}
+            Added::Refused(reason) => self.show_unkept(policy, now, iif, parsed, reason),
+            Added::Whole => self.datagram(policy, now, iif, group, None),
         }
     }
 
@@ -95,7 +99,7 @@ impl<I: Io> Core<I> {
                     Route::Hold => self.hold_all(iif, group, bucket),
                 }
             }
-            None => self.drop_all(DropReason::FragmentBad, &group),
+            None => self.drop_all(DropReason::FragmentBad, iif, group),
         }
         self.joined = joined;
     }
@@ -125,16 +129,19 @@ impl<I: Io> Core<I> {
         group: Group<I::Buf>,
     ) {
         let fragments = group.len();
-        let outcome = self
-            .pipeline
-            .decide_whole(policy, now, iif, data, slot, fragments);
+        let outcome = self.decide_whole(policy, now, iif, data, slot, fragments);
         self.log(policy, iif, slot, &outcome);
+        if let Some(reason) = outcome.disposition.reason()
+            && self.due.is(reason, now)
+        {
+            self.example(policy, now, (iif, false), &slot.parsed, &outcome);
+        }
         match outcome.disposition {
             Disposition::Forward(oif) => group.into_iter().for_each(|f| self.send(oif, f)),
             Disposition::Reject(with) => self.reject(with, iif, data, &slot.parsed),
             Disposition::Drop(_) => {}
             // Whole is whole; if it were not, nothing would be lost without a name.
-            Disposition::Hold => self.drop_all(DropReason::FragmentBad, &group),
+            Disposition::Hold => self.drop_all(DropReason::FragmentBad, iif, group),
         }
     }
 
@@ -148,7 +155,7 @@ impl<I: Io> Core<I> {
         cause: Cause,
     ) {
         if self.rings.room(owner) < group.len() {
-            return self.drop_all(DropReason::HandoffFull, &group);
+            return self.drop_all(DropReason::HandoffFull, port, group);
         }
         for handed in numbered(port, group, bucket) {
             self.hand_over(owner, handed, cause);
@@ -158,15 +165,9 @@ impl<I: Io> Core<I> {
     /// Puts all fragments of a datagram by, or drops all of them.
     fn hold_all(&mut self, port: PortId, group: Group<I::Buf>, bucket: u8) {
         if self.held.capacity() - self.held.len() < group.len() {
-            return self.drop_all(DropReason::HandoffFull, &group);
+            return self.drop_all(DropReason::HandoffFull, port, group);
         }
         self.held.extend(numbered(port, group, bucket));
-    }
-
-    /// Counts all frames of `group` as dropped.
-    fn drop_all(&self, reason: DropReason, group: &Group<I::Buf>) {
-        let counters = self.pipeline.counters();
-        counters.drops[reason as usize].add(group.len() as u64);
     }
 }
 

@@ -7,6 +7,7 @@
 //! ([`Departure`]), and says so behind it, in the same ring. Of what is put by there is at most [`HELD`];
 //! the rest is a counted drop.
 
+use super::seen::stray;
 use super::{Core, EXPIRE};
 use crate::base::time::Now;
 use crate::conntrack::shard::{Cursor, Prepared};
@@ -79,6 +80,7 @@ impl<I: Io> Core<I> {
                     reply,
                 });
             }
+            Command::Trace(session) => self.taps.join(session),
             other => command::execute(other, &mut self.pipeline, now),
         }
     }
@@ -147,7 +149,9 @@ impl<I: Io> Core<I> {
     /// Puts a packet by.
     pub(super) fn hold(&mut self, handed: Handed<I::Buf>) {
         if self.held.len() == self.held.capacity() {
-            self.pipeline.counters().dropped(DropReason::HandoffFull);
+            let reason = DropReason::HandoffFull;
+            self.pipeline.counters().dropped(reason);
+            stray(&mut self.strays, reason, handed.frame, (handed.port, false));
         } else {
             self.held.push(handed);
         }
@@ -254,8 +258,12 @@ impl<I: Io> Core<I> {
     /// Drops what ports did not take.
     fn drop_unsent(&mut self) {
         let full = &self.pipeline.counters().drops[DropReason::TxFull as usize];
-        for batch in &mut self.out {
+        for (port, batch) in self.out.iter_mut().enumerate() {
             full.add(batch.len() as u64);
+            if let Some(frame) = batch.pop() {
+                let way = (PortId(port as u8), true);
+                stray(&mut self.strays, DropReason::TxFull, frame, way);
+            }
             self.io.discard(batch);
         }
     }

@@ -1,8 +1,10 @@
 //! The command line's grammar, from which help, and later the man page and completions, are made.
 
 mod top;
+mod trace;
 
 pub use top::TopArgs;
+pub use trace::{CaptureArgs, TraceArgs, WhichArgs};
 
 use crate::conntrack::event::Kind;
 use crate::control::filter::{ExpectFilter, Net};
@@ -73,8 +75,12 @@ pub enum Command {
     Expect(ExpectArgs),
     /// Totals: packets, flows, the state of the policy.
     Stats,
-    /// Dropped packets by reason.
+    /// Dropped packets by reason: how many, how fast, and the last of each.
     Drops,
+    /// Say what packets meet as they come: the tracker's judgement, every rule, the verdict, and why.
+    Trace(TraceArgs),
+    /// Capture packets as they come, for Wireshark, each with its verdict, drop reason and rule.
+    Capture(CaptureArgs),
     /// The rules in force and what each has matched.
     Rules,
     /// Ports and their traffic.

@@ -142,7 +142,7 @@ pub(super) fn execute(events: Events<'_>, client: &mut Client, out: &mut Output<
 }
 
 /// Ends `connection` at SIGINT or SIGTERM.
-fn interrupt(connection: UnixStream) -> std::io::Result<()> {
+pub(super) fn interrupt(connection: UnixStream) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

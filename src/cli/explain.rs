@@ -9,6 +9,7 @@ use super::output::{Failure, Output, Result};
 use super::replay;
 use crate::base::hash::HashKey;
 use crate::base::time::Now;
+use crate::conntrack::record::FlowRecord;
 use crate::control::{Client, Request};
 use crate::dataplane::clock::unix_time;
 use crate::pipeline::{Counters, Explanation, Pipeline};
@@ -29,7 +30,7 @@ pub(super) fn execute(args: &ExplainArgs, socket: &Path, out: &mut Output<'_>) -
     if out.is_json() {
         return out.json(&told);
     }
-    Ok(print(out.out, &told)?)
+    Ok(print(out.out, &told, None)?)
 }
 
 /// Explains by the policy in the file at `config`.
@@ -79,10 +80,19 @@ fn fail<T>(out: &mut Output<'_>, why: &str) -> Result<T> {
     Err(Failure::Told)
 }
 
-/// For people: the packet, the rules by chain, the verdict.
-fn print(out: &mut dyn Write, told: &Explanation) -> io::Result<()> {
+/// For people: the packet, the rules by chain, the verdict. `after` is its flow after it, if that is known.
+pub(super) fn print(
+    out: &mut dyn Write,
+    told: &Explanation,
+    after: Option<&FlowRecord>,
+) -> io::Result<()> {
     let to = told.oif.as_deref().unwrap_or("nowhere");
-    writeln!(out, "packet   {}, {} → {to}", told.packet, told.iif)?;
+    let from = if told.iif.is_empty() {
+        "judged"
+    } else {
+        &told.iif
+    };
+    writeln!(out, "packet   {}, {from} → {to}", told.packet)?;
     if !told.assumed.is_empty() {
         writeln!(out, "assumed  {}", told.assumed.join(", "))?;
     }
@@ -90,14 +100,15 @@ fn print(out: &mut dyn Write, told: &Explanation) -> io::Result<()> {
         let dir = told.dir.as_deref().map(|dir| format!(", {dir}"));
         writeln!(out, "state    {state}{}", dir.unwrap_or_default())?;
     }
-    if let Some(flow) = &told.flow {
+    for (word, flow) in [("flow", told.flow.as_ref()), ("after", after)] {
+        let Some(flow) = flow else { continue };
         let (extended, show) = (false, Show::Listed(unix_time() as u64));
         let line = FlowLine {
             flow,
             extended,
             show,
         };
-        writeln!(out, "flow     {line}")?;
+        writeln!(out, "{word:<8} {line}")?;
     }
     for note in &told.notes {
         writeln!(out, "note     {note}")?;

@@ -9,9 +9,11 @@ pub mod logging;
 pub mod table;
 pub mod top;
 
+mod capture;
 mod check;
 mod demo;
 mod diff;
+mod drops;
 pub mod events;
 pub mod expect;
 mod explain;
@@ -25,6 +27,7 @@ mod run;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -58,7 +61,9 @@ fn dispatch(args: Args) -> ExitCode {
         Command::Conntrack(args) => print(&|out| conntrack::execute(&args, &socket, out)),
         Command::Expect(args) => print(&|out| expect::execute(&args, &socket, out)),
         Command::Stats => print(&|out| remote::stats(&socket, out)),
-        Command::Drops => print(&|out| remote::drops(&socket, out)),
+        Command::Drops => print(&|out| drops::execute(&socket, out)),
+        Command::Trace(args) => print(&|out| trace::execute(&args, &socket, out)),
+        Command::Capture(args) => print(&|out| capture::execute(&args, &socket, out)),
         Command::Rules => print(&|out| remote::rules(&socket, out)),
         Command::Ports(args) => print(&|out| ports::execute(&args, &socket, out)),
         Command::Workers => print(&|out| ports::workers(&socket, out)),

@@ -5,7 +5,7 @@ use super::check::counted;
 use super::output::{Output, Result};
 use super::table::Side::{Left, Right};
 use super::table::{Side, print};
-use crate::control::snapshot::{DropRow, HelperRow, RuleRow, Stats};
+use crate::control::snapshot::{HelperRow, RuleRow, Stats};
 use crate::control::{Client, ReloadReport, Request};
 use crate::dataplane::clock::unix_time;
 use crate::policy::ReloadMode;
@@ -186,19 +186,6 @@ pub(super) fn reasons(counts: &BTreeMap<String, u64>) -> String {
         true => "-".into(),
         false => words.join(", "),
     }
-}
-
-/// `drops`.
-pub(super) fn drops(socket: &Path, out: &mut Output<'_>) -> Result {
-    let rows: Vec<DropRow> = Client::connect(socket)?.all(&Request::Drops {})?;
-    let columns = [("REASON", Left), ("COUNT", Right), ("MEANING", Left)];
-    show(out, rows, columns, |row| {
-        [
-            row.reason.clone(),
-            row.count.to_string(),
-            row.meaning.clone(),
-        ]
-    })
 }
 
 /// `rules`.

@@ -5,7 +5,7 @@ use super::conntrack::{FlowLine, Show};
 use super::events::EventLine;
 use super::expect::ExpectLine;
 use super::output::{Failure, Output};
-use super::{check, conntrack, expect, ports, remote};
+use super::{capture, check, conntrack, drops, expect, ports, remote, trace};
 use crate::conntrack::event::Kind;
 use crate::conntrack::record::{
     Carried, Counters, Detail, Endpoints, ExpectRecord, FlowRecord, MasterRecord,
@@ -18,6 +18,9 @@ use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+#[path = "tests/trace.rs"]
+mod traces;
 
 /// A flow of UDP, unreplied, between the addresses and ports given.
 fn flow(proto: u8, timeout: u32, src: &str, dst: &str, detail: Detail, back: Detail) -> FlowRecord {
@@ -793,7 +796,9 @@ fn run(line: &str, socket: PathBuf) -> (ExitCode, String, String) {
         Command::Conntrack(args) => conntrack::execute(&args, &socket, out),
         Command::Expect(args) => expect::execute(&args, &socket, out),
         Command::Stats => remote::stats(&socket, out),
-        Command::Drops => remote::drops(&socket, out),
+        Command::Drops => drops::execute(&socket, out),
+        Command::Trace(args) => trace::execute(&args, &socket, out),
+        Command::Capture(args) => capture::execute(&args, &socket, out),
         Command::Rules => remote::rules(&socket, out),
         Command::Ports(args) => ports::execute(&args, &socket, out),
         Command::Workers => ports::workers(&socket, out),
@@ -956,10 +961,9 @@ fn counters_are_tables_for_people_and_json_for_programs() {
          forward  outbound        1     47  accept\n\
          forward  policy          0      0  drop\n"
     );
-    assert!(
-        text("drops")
-            .contains("tx-full                 0  The port to send from took no more frames.\n")
-    );
+    assert!(text("drops").contains(
+        "tx-full                 0         0.0  The port to send from took no more frames.\n"
+    ));
     let stats = text("stats");
     for part in [
         "shardwall ",

@@ -95,7 +95,7 @@ async fn converse(stream: &mut UnixStream, appliance: &Arc<Appliance>) -> io::Re
                 continue;
             }
         };
-        let watching = matches!(request, Request::ConntrackWatch(_));
+        let watching = matches!(request, Request::ConntrackWatch(_) | Request::Trace(_));
         let _answering = watching.then(|| appliance.hub().answering());
         let (chunks, mut ready) = mpsc::channel(4);
         let appliance = appliance.clone();
@@ -260,6 +260,17 @@ fn respond(request: &Request, appliance: &Arc<Appliance>, answer: &mut Answer) {
             Ok(explanation) => answer.rows(&[explanation]),
             Err(error) => answer.failed(&error, Value::Null),
         },
+        Request::Trace(ask) => {
+            let traced = appliance.trace(ask, |told| match told {
+                Some(told) => answer.line(&Row { row: &told }),
+                None if answer.chunks.is_closed() => ControlFlow::Break(()),
+                None => answer.send(),
+            });
+            match traced {
+                Ok(count) => answer.done(count),
+                Err(error) => answer.failed(&error, Value::Null),
+            }
+        }
         Request::Stats {} => answer.rows(&[appliance.stats()]),
         Request::Drops {} => answer.rows(&appliance.drops()),
         Request::Rules {} => answer.rows(&[appliance.rules(), appliance.counters()].concat()),

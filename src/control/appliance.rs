@@ -5,6 +5,7 @@
 //! time; readers of [`Appliance::reload_state`] never wait for it. Workers wait for none of this.
 
 use super::census::Censuses;
+use super::drops::Drops;
 use super::events::{LogCounts, Names};
 use super::logfile::LogFile;
 use super::snapshot::seconds;
@@ -24,6 +25,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 /// How long a reload waits for another one.
@@ -137,6 +139,10 @@ pub struct Appliance {
     pub(super) nics: Box<dyn Nics>,
     /// The links as they were seen last, and how often each has changed.
     pub(super) links: Mutex<Vec<(Option<LinkView>, u64)>>,
+    /// What is known of drops beside their counts.
+    pub(super) drops: Drops,
+    /// How many traces run.
+    pub(super) traces: AtomicUsize,
     /// Held by who moves buckets of flows.
     pub(super) moves: Mutex<()>,
     file: PathBuf,
@@ -262,6 +268,8 @@ impl Appliance {
             commands: parts.commands,
             nics: Box::new(NoNics),
             links: Mutex::new(vec![(None, 0); ports]),
+            drops: Drops::default(),
+            traces: AtomicUsize::new(0),
             moves: Mutex::new(()),
             ports: parts.ports,
             file: parts.file,

@@ -128,10 +128,18 @@ impl Client {
     pub fn watch(
         &mut self,
         watch: Watch,
-        mut each: impl FnMut(Watched, bool) -> ControlFlow<()>,
+        each: impl FnMut(Watched, bool) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
-        let request = Request::ConntrackWatch(watch);
-        let mut line = serde_json::to_vec(&request).map_err(|error| self.unreadable(error))?;
+        self.follow(&Request::ConntrackWatch(watch), each)
+    }
+
+    /// Does so with any request whose answer comes as things happen.
+    pub fn follow<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        mut each: impl FnMut(T, bool) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let mut line = serde_json::to_vec(request).map_err(|error| self.unreadable(error))?;
         line.push(b'\n');
         let stream = self.stream.get_mut();
         let asked = stream

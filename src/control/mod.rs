@@ -10,6 +10,7 @@ pub mod appliance;
 pub mod census;
 pub mod client;
 mod diff;
+pub mod drops;
 pub mod events;
 mod explain;
 pub mod filter;
@@ -23,6 +24,7 @@ pub mod rebalance;
 pub mod snapshot;
 pub mod status;
 pub mod thread;
+pub mod trace;
 pub mod watch;
 
 mod health;

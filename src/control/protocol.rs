@@ -61,9 +61,13 @@ pub enum Request {
         /// The packet, in the words of `shardwall explain`.
         words: Vec<String>,
     },
+    /// What packets meet as they come; a row for each thing told, a [`super::trace::Told`], until enough
+    /// was told, the client hangs up (or sends another line) or the appliance stops. `count` says how
+    /// many packets were told.
+    Trace(super::trace::Ask),
     /// One row, a [`super::snapshot::Stats`].
     Stats {},
-    /// A row for each reason, a [`super::snapshot::DropRow`].
+    /// A row for each reason, a [`super::drops::DropRow`].
     Drops {},
     /// A row for each rule, a [`super::snapshot::RuleRow`].
     Rules {},

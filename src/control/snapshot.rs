@@ -132,17 +132,6 @@ pub struct HelperRow {
     pub refused: BTreeMap<String, u64>,
 }
 
-/// Packets dropped for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DropRow {
-    /// The reason's name.
-    pub reason: String,
-    /// Packets.
-    pub count: u64,
-    /// What the reason means.
-    pub meaning: String,
-}
-
 /// A rule and what it counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRow {
@@ -352,18 +341,6 @@ impl Appliance {
                     withdrawn: sum(|helper| &helper.withdrawn),
                     refused: refused.collect(),
                 }
-            })
-            .collect()
-    }
-
-    /// Drops by reason, all reasons, in their order.
-    pub fn drops(&self) -> Vec<DropRow> {
-        let reasons = DropReason::ALL.iter();
-        reasons
-            .map(|reason| DropRow {
-                reason: reason.name().into(),
-                count: self.sum(|worker| &worker.path.drops[*reason as usize]),
-                meaning: reason.text().into(),
             })
             .collect()
     }

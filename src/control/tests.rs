@@ -1,10 +1,11 @@
 //! The control side as a whole: an appliance in memory with real worker threads.
 
+use super::drops::DropRow;
 use super::filter::ExpectFilter;
 use super::listeners::ApiListener;
 use super::metrics::{Metrics, NAMES};
 use super::protocol::{Family, Filter, MAX_REQUEST, Shown, Watch, Watched};
-use super::snapshot::{DropRow, PortRow, RuleRow, Stats, WorkerRow};
+use super::snapshot::{PortRow, RuleRow, Stats, WorkerRow};
 use super::testbed::{Bed, Folder, HELPED, READ, RULES, mode, wait};
 use super::watch::BACKLOG;
 use super::{Client, ClientError, ReloadError, ReloadReport, Request, StartError};

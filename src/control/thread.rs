@@ -158,6 +158,7 @@ async fn serve(
                 shared.epoch.set(shared.clock.epoch_nanos());
                 health.look(&shared);
                 pressure.look(appliance, shared.clock.now());
+                appliance.look_at_drops(shared.clock.now());
                 appliance.look_at_links();
                 movers.look(appliance);
                 if health.stuck().is_none() && sd_notify::watchdog_enabled().is_some() {

@@ -1,17 +1,17 @@
 //! The command line's grammar, from which help, and later the man page and completions, are made.
 
+mod conntrack;
 mod top;
 mod trace;
 
+pub use conntrack::{ConntrackArgs, ExpectArgs, ExpectOutput, Family};
 pub use top::TopArgs;
 pub use trace::{CaptureArgs, TraceArgs, WhichArgs};
 
-use crate::conntrack::event::Kind;
-use crate::control::filter::{ExpectFilter, Net};
-use crate::control::protocol::{self, proto_number};
+use crate::control::protocol::proto_number;
 use crate::policy::ReloadMode;
 use crate::policy::import::{Hook, Language};
-use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// The version, and the commit that it was built from.
@@ -70,7 +70,7 @@ pub enum Command {
     /// fails in each.
     Explain(ExplainArgs),
     /// Show, count or end flows, with conntrack(8)'s options and output.
-    Conntrack(ConntrackArgs),
+    Conntrack(Box<ConntrackArgs>),
     /// Show, count or end expectations, with the output of conntrack(8)'s table `expect`.
     Expect(ExpectArgs),
     /// Totals: packets, flows, the state of the policy.
@@ -296,228 +296,6 @@ pub struct DemoArgs {
     /// Leave it running.
     #[arg(long)]
     pub keep: bool,
-}
-
-/// Options of `conntrack`.
-#[derive(Clone, Debug, clap::Args)]
-#[command(group(ArgGroup::new("action").required(true).args(["dump", "event", "count", "flush", "stats"])))]
-pub struct ConntrackArgs {
-    /// List flows.
-    #[arg(short = 'L', long)]
-    pub dump: bool,
-    /// Print what happens to flows as it happens, until interrupted.
-    #[arg(short = 'E', long)]
-    pub event: bool,
-    /// Print each worker's counters.
-    #[arg(short = 'S', long)]
-    pub stats: bool,
-    /// Print events of these kinds only.
-    #[arg(
-        short = 'e',
-        long,
-        value_name = "KIND",
-        value_enum,
-        value_delimiter = ',',
-        ignore_case = true,
-        conflicts_with_all = ["dump", "count", "flush", "stats"]
-    )]
-    pub event_mask: Vec<EventKind>,
-    /// Print how many flows there are.
-    #[arg(short = 'C', long)]
-    pub count: bool,
-    /// End all flows.
-    #[arg(short = 'F', long)]
-    pub flush: bool,
-    /// The table.
-    #[arg(value_enum, value_name = "TABLE")]
-    pub table: Option<Table>,
-    /// Flows of this address family only.
-    #[arg(short, long, value_name = "FAMILY", value_enum, conflicts_with_all = ["count", "flush", "stats"])]
-    pub family: Option<Family>,
-    /// Flows of this protocol only, by name or number.
-    #[arg(
-        short,
-        long,
-        value_name = "PROTO",
-        value_parser = protocol_number,
-        conflicts_with_all = ["count", "flush", "stats"]
-    )]
-    pub protonum: Option<u8>,
-    /// How to print flows.
-    #[arg(
-        short,
-        long,
-        value_name = "TYPE",
-        value_enum,
-        value_delimiter = ',',
-        conflicts_with_all = ["count", "flush", "stats"]
-    )]
-    pub output: Vec<ConntrackOutput>,
-}
-
-impl ConntrackArgs {
-    /// Which flows to list.
-    pub fn filter(&self) -> protocol::Filter {
-        protocol::Filter {
-            family: self.family.map(protocol::Family::from),
-            proto: self.protonum,
-        }
-    }
-
-    /// Which events to print.
-    pub fn watch(&self) -> protocol::Watch {
-        let all = self.event_mask.contains(&EventKind::All);
-        let mask = if all { &[][..] } else { &self.event_mask };
-        let kinds = mask.iter().filter_map(|kind| match kind {
-            EventKind::All => None,
-            EventKind::New => Some(Kind::New),
-            EventKind::Updates => Some(Kind::Update),
-            EventKind::Destroy => Some(Kind::Destroy),
-        });
-        protocol::Watch {
-            kinds: kinds.collect(),
-            filter: self.filter(),
-        }
-    }
-}
-
-/// Options of `expect`. Addresses may have a length, as in 10.0.0.0/8.
-#[derive(Clone, Debug, clap::Args)]
-#[command(group(ArgGroup::new("action").required(true).args(["dump", "event", "count", "delete", "flush"])))]
-#[command(group(ArgGroup::new("filter").multiple(true).conflicts_with_all(["count", "flush"]).args([
-    "family", "protonum", "tuple_src", "tuple_dst", "tuple_port_dst", "orig_src", "orig_dst", "helper", "zone"
-])))]
-pub struct ExpectArgs {
-    /// List expectations.
-    #[arg(short = 'L', long)]
-    pub dump: bool,
-    /// Print what happens to expectations as it happens, until interrupted.
-    #[arg(short = 'E', long)]
-    pub event: bool,
-    /// End the expectations that the options below mean, one of which is needed, and print them.
-    #[arg(short = 'D', long, requires = "filter")]
-    pub delete: bool,
-    /// Print how many expectations there are.
-    #[arg(short = 'C', long)]
-    pub count: bool,
-    /// End all expectations.
-    #[arg(short = 'F', long)]
-    pub flush: bool,
-    /// Expectations of this address family only.
-    #[arg(short, long, value_name = "FAMILY", value_enum)]
-    pub family: Option<Family>,
-    /// Of flows of this protocol only, by name or number.
-    #[arg(short, long, value_name = "PROTO", value_parser = protocol_number)]
-    pub protonum: Option<u8>,
-    /// Of flows from these addresses only; 0.0.0.0 or :: where anybody may come.
-    #[arg(long, value_name = "ADDRESS")]
-    pub tuple_src: Option<Net>,
-    /// Of flows to these addresses only.
-    #[arg(long, value_name = "ADDRESS")]
-    pub tuple_dst: Option<Net>,
-    /// Of flows to this port only.
-    #[arg(long, value_name = "PORT")]
-    pub tuple_port_dst: Option<u16>,
-    /// Announced by flows from these addresses only.
-    #[arg(short = 's', long, visible_alias = "src", value_name = "ADDRESS")]
-    pub orig_src: Option<Net>,
-    /// Announced by flows to these addresses only.
-    #[arg(short = 'd', long, visible_alias = "dst", value_name = "ADDRESS")]
-    pub orig_dst: Option<Net>,
-    /// Made by this helper only.
-    #[arg(long, value_name = "NAME")]
-    pub helper: Option<String>,
-    /// Of this zone only.
-    #[arg(short = 'w', long, value_name = "ZONE")]
-    pub zone: Option<u16>,
-    /// How to print expectations.
-    #[arg(
-        short,
-        long,
-        value_name = "TYPE",
-        value_enum,
-        value_delimiter = ',',
-        conflicts_with_all = ["count", "flush"]
-    )]
-    pub output: Vec<ConntrackOutput>,
-}
-
-impl ExpectArgs {
-    /// Which expectations are meant.
-    pub fn filter(&self) -> ExpectFilter {
-        ExpectFilter {
-            family: self.family.map(protocol::Family::from),
-            proto: self.protonum,
-            src: self.tuple_src,
-            dst: self.tuple_dst,
-            dport: self.tuple_port_dst,
-            master_src: self.orig_src,
-            master_dst: self.orig_dst,
-            helper: self.helper.clone(),
-            zone: self.zone,
-        }
-    }
-
-    /// Which events to follow; the filter is for what they bring.
-    pub fn watch(&self) -> protocol::Watch {
-        protocol::Watch {
-            kinds: vec![Kind::Expected, Kind::Unexpected],
-            filter: protocol::Filter {
-                family: self.family.map(protocol::Family::from),
-                proto: self.protonum,
-            },
-        }
-    }
-}
-
-/// A table of conntrack(8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Table {
-    /// Flows.
-    Conntrack,
-}
-
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Family {
-    /// IPv4.
-    Ipv4,
-    /// IPv6.
-    Ipv6,
-}
-
-impl From<Family> for protocol::Family {
-    fn from(family: Family) -> Self {
-        match family {
-            Family::Ipv4 => Self::Ipv4,
-            Family::Ipv6 => Self::Ipv6,
-        }
-    }
-}
-
-/// Kinds of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "UPPER")]
-pub enum EventKind {
-    /// Every kind.
-    All,
-    /// Flows that enter the table.
-    New,
-    /// Flows that change.
-    Updates,
-    /// Flows that end.
-    Destroy,
-}
-
-/// Ways to print flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ConntrackOutput {
-    /// With the address family in front.
-    Extended,
-    /// As JSON.
-    Json,
-    /// Events with their time in front, in seconds since 1970.
-    Timestamp,
 }
 
 fn protocol_number(word: &str) -> Result<u8, String> {

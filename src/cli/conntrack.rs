@@ -1,229 +1,218 @@
-//! `conntrack`: flows as conntrack(8) 1.4.7 prints them, byte for byte; and of a flow that a helper
-//! expected, which it shows like any other, that it was, and which flow announced it.
+//! `conntrack`: conntrack(8) 1.4.7 for the flows of the appliance, with its options, its output and its
+//! exit codes.
 //!
-//! The golden lines in the tests are what the real program printed for flows of Linux 6.x.
+//! The appliance chooses the flows and writes the lines; here they are only copied. What depends on who
+//! asks (JSON, dates by the local time) comes as records and is written here.
 
-use super::args::{ConntrackArgs, ConntrackOutput};
+mod asked;
+mod words;
+
+use super::args::{Args, ConntrackArgs};
 use super::events::{self, Events};
+use super::expect;
 use super::output::{Failure, Output, Result};
-use crate::conntrack::record::{Carried, Detail, Endpoints, FlowRecord};
-use crate::conntrack::types::proto;
-use crate::control::protocol::{Shown, proto_name};
+use crate::conntrack::record::FlowRecord;
+use crate::control::protocol::{Listing, Shown, Watch};
+use crate::control::render::{Form, Printer, Show};
 use crate::control::snapshot::{ConntrackRow, VERSION};
 use crate::control::{Client, Request};
 use crate::dataplane::clock::unix_time;
+use asked::{Asked, Command, Table};
+use clap::CommandFactory;
 use serde::Serialize;
 use serde_json::json;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// A flow as one line of `conntrack -L` or `-E`, without the newline.
-#[derive(Clone, Copy, Debug)]
-pub struct FlowLine<'a> {
-    /// The flow.
-    pub flow: &'a FlowRecord,
-    /// With the address family in front (`-o extended`).
-    pub extended: bool,
-    /// What for.
-    pub show: Show,
+/// What begins a document of XML that is about flows or expectations.
+pub(super) const XML: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n";
+
+/// Why a command line is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The exit code.
+    code: u8,
+    text: String,
 }
 
-/// What conntrack(8) is told of a flow, and prints, depends on why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Show {
-    /// In a listing, at a time in seconds since 1970.
-    Listed(u64),
-    /// In an event about a flow that lives; with what is new of it.
-    Event {
-        /// The state of TCP or SCTP.
-        state: bool,
-        /// The mark, which is shown even if it is 0 now.
-        mark: bool,
-    },
-    /// At its end: the timeout only if time was left.
-    End,
-}
+impl Refusal {
+    /// It makes no sense.
+    fn usage(text: impl Into<String>) -> Self {
+        let (code, text) = (2, text.into());
+        Self { code, text }
+    }
 
-impl fmt::Display for FlowLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (flow, show) = (self.flow, self.show);
-        if self.extended {
-            let (name, number) = if flow.is_v6() {
-                ("ipv6", 10)
-            } else {
-                ("ipv4", 2)
-            };
-            write!(f, "{name:<8} {number} ")?;
-        }
-        let name = proto_name(flow.proto).unwrap_or("unknown");
-        write!(f, "{name:<8} {} ", flow.proto)?;
-        if show != Show::End || flow.timeout > 0 {
-            write!(f, "{} ", flow.timeout)?;
-        }
-        let tcp = flow.tcp_state.map(|state| state.name());
-        let state = tcp.or(flow.sctp_state.map(|state| state.name()));
-        if let Some(state) = state
-            && !matches!(show, Show::Event { state: false, .. })
-        {
-            write!(f, "{state} ")?;
-        }
-        endpoints(f, flow.proto, &flow.original)?;
-        if let Some(counters) = &flow.counters {
-            carried(f, &counters.original)?;
-        }
-        if !flow.seen_reply {
-            f.write_str(" [UNREPLIED]")?;
-        }
-        f.write_str(" ")?;
-        endpoints(f, flow.proto, &flow.reply)?;
-        if let Some(counters) = &flow.counters {
-            carried(f, &counters.reply)?;
-        }
-        if flow.assured {
-            f.write_str(" [ASSURED]")?;
-        }
-        if flow.expected {
-            f.write_str(" [EXPECTED]")?;
-        }
-        let listed = matches!(show, Show::Listed(_));
-        let marked = matches!(show, Show::Event { mark: true, .. });
-        if listed || marked || flow.mark != 0 {
-            write!(f, " mark={}", flow.mark)?;
-        }
-        if flow.zone != 0 {
-            write!(f, " zone={}", flow.zone)?;
-        }
-        if let Some(age) = age(flow, show) {
-            write!(f, " delta-time={age}")?;
-        }
-        if let Some(helper) = &flow.helper {
-            write!(f, " helper={helper}")?;
-        }
-        if let Some(master) = &flow.master {
-            master_of(f, &master.ends)?;
-        }
-        f.write_str(if listed { " use=1" } else { "" })
+    /// It makes sense, but for what it asks for.
+    fn failure(text: impl Into<String>) -> Self {
+        let (code, text) = (1, text.into());
+        Self { code, text }
     }
 }
 
-/// Seconds from start to stop, or to now, counted as conntrack(8) does: each rounded down first.
-fn age(flow: &FlowRecord, show: Show) -> Option<u64> {
-    let stop = match (show, flow.stop_ms) {
-        (_, Some(stop)) => stop / 1000,
-        (Show::Listed(now), None) => now,
-        _ => return None,
+impl From<Refusal> for Failure {
+    fn from(Refusal { code, text }: Refusal) -> Self {
+        let hint = "try `shardwall conntrack --help' for more information";
+        match code {
+            2 => Self::Refused(2, format!("{text}\n{hint}")),
+            code => Self::Refused(code, text),
+        }
+    }
+}
+
+/// Does what the options say.
+pub(super) fn execute(args: &ConntrackArgs, socket: &Path, out: &mut Output<'_>) -> Result {
+    let Some(mut asked) = asked::read(args)? else {
+        let mut command = Args::command();
+        let help = command.find_subcommand_mut("conntrack");
+        let help = help.map(|it| it.render_help().to_string());
+        return Ok(write!(out.out, "{}", help.unwrap_or_default())?);
     };
-    flow.start_ms.map(|start| stop.saturating_sub(start / 1000))
-}
-
-fn endpoints(f: &mut fmt::Formatter<'_>, number: u8, at: &Endpoints) -> fmt::Result {
-    write!(f, "src={} dst={}", Address(at.src), Address(at.dst))?;
-    match at.detail {
-        Detail::Ports { sport, dport } => write!(f, " sport={sport} dport={dport}"),
-        Detail::Icmp { ty, code, id } => write!(f, " type={ty} code={code} id={id}"),
-        Detail::Gre { srckey, dstkey } => write!(f, " srckey={srckey:#x} dstkey={dstkey:#x}"),
-        // Linux has no tracker for it any more, but the program prints what was its ports.
-        Detail::None {} if number == proto::DCCP => f.write_str(" sport=0 dport=0"),
-        Detail::None {} => Ok(()),
+    asked.json |= out.is_json();
+    if asked.table == Table::Nothing {
+        Rows::new(asked.json, None, out).end(true)?;
+        return finish(asked.command, asked.json, 0, out);
+    }
+    let mut client = Client::connect(socket)?;
+    if asked.table == Table::Expectations {
+        return expectations(&asked, &mut client, out);
+    }
+    match asked.command {
+        Command::List | Command::Get | Command::Delete => flows(asked, &mut client, out),
+        Command::Event => {
+            let events = Events {
+                noun: "flow",
+                element: "conntrack",
+                watch: Watch {
+                    kinds: asked.kinds,
+                    filter: asked.filter,
+                },
+                wanted: &|shown| matches!(shown, Shown::Flow(_)),
+                style: asked.style,
+                json: asked.json,
+            };
+            events::execute(events, &mut client, out)
+        }
+        Command::Flush => flush(asked, &mut client, out),
+        Command::Count => {
+            let count = client.count(&Request::ConntrackCount {})?;
+            counted(count, asked.json, out)
+        }
+        Command::Stats => stats(&mut client, asked.json, out),
     }
 }
 
-/// The flow that announced another, in words that mean nothing else to those who read such lines.
-fn master_of(f: &mut fmt::Formatter<'_>, ends: &Endpoints) -> fmt::Result {
-    let (src, dst) = (Address(ends.src), Address(ends.dst));
-    write!(f, " master-src={src} master-dst={dst}")?;
-    match ends.detail {
-        Detail::Ports { sport, dport } => {
-            write!(f, " master-sport={sport} master-dport={dport}")
+/// The table of expectations, by conntrack(8)'s options.
+fn expectations(asked: &Asked, client: &mut Client, out: &mut Output<'_>) -> Result {
+    let what = match asked.command {
+        Command::List => expect::Action::List,
+        Command::Get => expect::Action::Get,
+        Command::Delete => expect::Action::Delete,
+        Command::Event => expect::Action::Event,
+        Command::Flush => expect::Action::Flush,
+        Command::Count => expect::Action::Count,
+        Command::Stats => expect::Action::Stats,
+    };
+    expect::act(
+        what,
+        asked.expectations(),
+        (asked.style, asked.json),
+        client,
+        out,
+    )
+}
+
+/// Lists flows, shows one, or ends some.
+fn flows(asked: Asked, client: &mut Client, out: &mut Output<'_>) -> Result {
+    let Asked {
+        command,
+        filter,
+        mut style,
+        json,
+        ..
+    } = asked;
+    if command == Command::Delete {
+        // There the program does not print them.
+        (style.ktimestamp, style.timestamp) = (false, false);
+    }
+    let local = style.ktimestamp && style.form == Form::Line;
+    let print = (!json && !local).then_some(style);
+    let listing = Listing { filter, print };
+    let now = unix_time() as u64;
+    let (request, show) = match command {
+        Command::Get => (Request::ConntrackGet(listing), Show::Got(now)),
+        Command::Delete => (Request::ConntrackDelete(listing), Show::Deleted(now)),
+        _ => (Request::ConntrackList(listing), Show::Listed(now)),
+    };
+    // A document; not of what was deleted, as the program has it.
+    let document = style.form == Form::Xml && !json && command != Command::Delete;
+    let mut rows = Rows::new(json, document.then_some("conntrack"), out);
+    let count = match print {
+        Some(_) => {
+            let done = client.text(&request, |piece| rows.text(piece))?;
+            done.map_or(0, |done| done.count)
         }
+        None => {
+            let printer = Printer::new(style);
+            client.rows(&request, |flow: FlowRecord| {
+                rows.add(&flow, |line| printer.flow(line, &flow, show))
+            })?;
+            rows.count
+        }
+    };
+    // Nor is that of one flow closed.
+    rows.end(command == Command::List)?;
+    finish(command, json, count, out)
+}
+
+/// The last word, and whether it was in vain.
+fn finish(command: Command, json: bool, count: u64, out: &mut Output<'_>) -> Result {
+    if !json {
+        let done = match command {
+            Command::Delete => "deleted",
+            _ => "shown",
+        };
+        let program = program();
+        writeln!(out.err, "{program}: {count} flow entries have been {done}.")?;
+    }
+    match command {
+        Command::Get | Command::Delete if count == 0 => Err(Failure::Told),
         _ => Ok(()),
     }
 }
 
-fn carried(f: &mut fmt::Formatter<'_>, carried: &Carried) -> fmt::Result {
-    let Carried { packets, bytes } = carried;
-    write!(f, " packets={packets} bytes={bytes}")
+/// Ends all flows, or those of a family.
+fn flush(asked: Asked, client: &mut Client, out: &mut Output<'_>) -> Result {
+    let request = match asked.filter.family {
+        None => Request::ConntrackFlush {},
+        Some(_) => Request::ConntrackDelete(Listing {
+            filter: asked.filter,
+            print: Some(asked.style),
+        }),
+    };
+    let done = client.text(&request, |_| ControlFlow::Continue(()))?;
+    if asked.json {
+        let count = done.map_or(0, |done| done.count);
+        return out.json(&json!({ "flushed": count }));
+    }
+    let program = program();
+    writeln!(
+        out.err,
+        "{program}: connection tracking table has been emptied."
+    )?;
+    Ok(())
 }
 
-/// An address as inet_ntop(3) writes it: as Rust does, but for `::a.b.c.d`.
-pub(super) struct Address(pub(super) IpAddr);
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V6(addr) if addr.to_bits() >> 32 == 0 && addr.to_bits() >> 16 != 0 => {
-                write!(f, "::{}", Ipv4Addr::from_bits(addr.to_bits() as u32))
-            }
-            addr => addr.fmt(f),
-        }
+/// Prints a number.
+pub(super) fn counted(count: u64, json: bool, out: &mut Output<'_>) -> Result {
+    if json {
+        return out.json(&json!({ "count": count }));
     }
-}
-
-/// Does what the flags say.
-pub(super) fn execute(args: &ConntrackArgs, socket: &Path, out: &mut Output<'_>) -> Result {
-    let mut client = Client::connect(socket)?;
-    let json = out.is_json() || args.output.contains(&ConntrackOutput::Json);
-    if args.count {
-        let count = client.count(&Request::ConntrackCount {})?;
-        if json {
-            return out.json(&json!({ "count": count }));
-        }
-        writeln!(out.out, "{count}")?;
-        return Ok(());
-    }
-    if args.flush {
-        let count = client.count(&Request::ConntrackFlush {})?;
-        if json {
-            return out.json(&json!({ "flushed": count }));
-        }
-        writeln!(
-            out.err,
-            "{}: connection tracking table has been emptied.",
-            program()
-        )?;
-        return Ok(());
-    }
-    if args.event {
-        let events = Events {
-            noun: "flow",
-            watch: args.watch(),
-            wanted: &|shown| matches!(shown, Shown::Flow(_)),
-            output: &args.output,
-            json,
-        };
-        return events::execute(events, &mut client, out);
-    }
-    if args.stats {
-        return stats(&mut client, json, out);
-    }
-    let extended = args.output.contains(&ConntrackOutput::Extended);
-    let show = Show::Listed(unix_time() as u64);
-    let request = Request::ConntrackList(args.filter());
-    let mut rows = Rows::new(json, out);
-    client.rows(&request, |flow: FlowRecord| {
-        let line = FlowLine {
-            flow: &flow,
-            extended,
-            show,
-        };
-        rows.add(&flow, line)
-    })?;
-    let shown = rows.end()?;
-    if !json {
-        writeln!(
-            out.err,
-            "{}: {shown} flow entries have been shown.",
-            program()
-        )?;
-    }
+    writeln!(out.out, "{count}")?;
     Ok(())
 }
 
 /// Each worker's counters, where conntrack(8) prints each processor's. Nothing is ever searched
-/// twice here, no insertion clashes with another, and no chain is too long. What stands last is what
-/// older versions of the program printed of expectations.
+/// twice here, no insertion clashes with another, and no chain is too long.
 fn stats(client: &mut Client, json: bool, out: &mut Output<'_>) -> Result {
     let rows: Vec<ConntrackRow> = client.all(&Request::ConntrackStats {})?;
     if json {
@@ -233,8 +222,7 @@ fn stats(client: &mut Client, json: bool, out: &mut Output<'_>) -> Result {
         writeln!(
             out.out,
             "cpu={:<4}\tfound={} invalid={} insert={} insert_failed={} drop={} early_drop={} error={} \
-             search_restart=0 clash_resolve=0 chaintoolong=0 \
-             expect_new={} expect_create={} expect_delete={} ",
+             search_restart=0 clash_resolve=0 chaintoolong=0 ",
             row.worker,
             row.found,
             row.invalid,
@@ -243,9 +231,6 @@ fn stats(client: &mut Client, json: bool, out: &mut Output<'_>) -> Result {
             row.drop,
             row.early_drop,
             row.error,
-            row.expect_new,
-            row.expect_create,
-            row.expect_delete
         )?;
     }
     Ok(())
@@ -256,27 +241,61 @@ pub(super) fn program() -> String {
     format!("shardwall v{VERSION} (shardwall)")
 }
 
-/// Rows as they come, for the table may be large: a line each, or the elements of a JSON array.
+/// Rows as they come, for the table may be large: lines, or the elements of a JSON array, or of an XML
+/// document.
 pub(super) struct Rows<'a, 'b> {
     out: &'a mut Output<'b>,
     json: bool,
+    /// What the document's element is called, if it is one.
+    element: Option<&'static str>,
+    begun: bool,
+    line: Vec<u8>,
     count: u64,
     failed: Option<Failure>,
 }
 
 impl<'a, 'b> Rows<'a, 'b> {
-    pub(super) fn new(json: bool, out: &'a mut Output<'b>) -> Self {
+    pub(super) fn new(json: bool, element: Option<&'static str>, out: &'a mut Output<'b>) -> Self {
         Self {
             out,
             json,
+            element,
+            begun: false,
+            line: Vec::new(),
             count: 0,
             failed: None,
         }
     }
 
-    /// Prints `row`, of which `line` is the line. Breaks once it cannot.
-    pub(super) fn add(&mut self, row: &impl Serialize, line: impl fmt::Display) -> ControlFlow<()> {
-        match self.print(row, line) {
+    /// Prints `row`, of which `write` writes the line. Breaks once it cannot.
+    pub(super) fn add(
+        &mut self,
+        row: &impl Serialize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> ControlFlow<()> {
+        let printed = match self.json {
+            true => self.json(row),
+            false => {
+                let mut line = std::mem::take(&mut self.line);
+                line.clear();
+                write(&mut line);
+                let printed = self.print(&line);
+                self.line = line;
+                printed
+            }
+        };
+        self.count += 1;
+        self.on(printed)
+    }
+
+    /// Prints a piece of finished text, likewise.
+    pub(super) fn text(&mut self, piece: &[u8]) -> ControlFlow<()> {
+        let printed = self.print(piece);
+        self.on(printed)
+    }
+
+    fn on(&mut self, printed: Result) -> ControlFlow<()> {
+        match printed {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
                 self.failed = Some(failure);
@@ -285,26 +304,34 @@ impl<'a, 'b> Rows<'a, 'b> {
         }
     }
 
-    fn print(&mut self, row: &impl Serialize, line: impl fmt::Display) -> Result {
-        if self.json {
-            let start = if self.count == 0 { "[" } else { "," };
-            write!(self.out.out, "{start}\n  ")?;
-            serde_json::to_writer(&mut *self.out.out, row)?;
-        } else {
-            writeln!(self.out.out, "{line}")?;
-        }
-        self.count += 1;
+    fn json(&mut self, row: &impl Serialize) -> Result {
+        let start = if self.begun { "," } else { "[" };
+        self.begun = true;
+        write!(self.out.out, "{start}\n  ")?;
+        serde_json::to_writer(&mut *self.out.out, row)?;
         Ok(())
     }
 
-    /// How many there were.
-    pub(super) fn end(self) -> Result<u64> {
+    fn print(&mut self, text: &[u8]) -> Result {
+        if !self.begun
+            && let Some(element) = self.element
+        {
+            writeln!(self.out.out, "{XML}<{element}>")?;
+        }
+        self.begun = true;
+        Ok(self.out.out.write_all(text)?)
+    }
+
+    /// Ends the output, a document with its last tag if that is wanted; how many rows there were.
+    pub(super) fn end(self, close: bool) -> Result<u64> {
         if let Some(failure) = self.failed {
             return Err(failure);
         }
-        if self.json {
-            let end = if self.count == 0 { "[]" } else { "\n]" };
-            writeln!(self.out.out, "{end}")?;
+        match (self.json, self.begun, self.element) {
+            (true, true, _) => writeln!(self.out.out, "\n]")?,
+            (true, false, _) => writeln!(self.out.out, "[]")?,
+            (false, true, Some(element)) if close => writeln!(self.out.out, "</{element}>")?,
+            _ => {}
         }
         // Rows and what is said of them meet on a terminal: rows first.
         self.out.out.flush()?;

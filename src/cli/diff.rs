@@ -2,8 +2,8 @@
 
 use super::args::DiffArgs;
 use super::check::counted;
-use super::conntrack::{FlowLine, Show};
 use super::output::{Failure, Output, Result};
+use crate::control::render::{FlowLine, Show};
 use crate::control::{Client, DiffReport, Request};
 use crate::dataplane::clock::unix_time;
 use crate::policy::{self, Became, Change, Checked, difference};
@@ -32,11 +32,7 @@ pub(super) fn diff(args: &DiffArgs, socket: &Path, out: &mut Output<'_>) -> Resu
     )?;
     let show = Show::Listed(unix_time() as u64);
     for flow in &report.flows {
-        let line = FlowLine {
-            flow,
-            extended: false,
-            show,
-        };
+        let line = FlowLine { flow, show };
         writeln!(out.out, "  {line}")?;
     }
     let more = report

@@ -3,73 +3,27 @@
 //! Concurrency: a thread waits for SIGINT and SIGTERM and shuts the connection down, which ends the
 //! reading like a stop of the appliance does.
 
-use super::args::ConntrackOutput;
-use super::conntrack::{FlowLine, Show, program};
-use super::expect::ExpectLine;
+use super::conntrack::{XML, program};
 use super::output::{Output, Result};
-use crate::conntrack::event::Kind;
 use crate::control::Client;
-use crate::control::protocol::{Change, EventRecord, Shown, Watch, Watched};
+use crate::control::protocol::{Shown, Watch, Watched};
+use crate::control::render::{Form, Printer, Style};
 use serde_json::json;
-use std::fmt;
 use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// An event as one line of `conntrack -E` or `conntrack -E expect`, without the newline.
-#[derive(Clone, Copy, Debug)]
-pub struct EventLine<'a> {
-    /// The event.
-    pub event: &'a EventRecord,
-    /// With the address family in front (`-o extended`).
-    pub extended: bool,
-    /// With the time in front (`-o timestamp`).
-    pub timestamp: bool,
-}
-
-impl fmt::Display for EventLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let event = self.event;
-        if self.timestamp {
-            let (secs, micros) = (event.time_us / 1_000_000, event.time_us % 1_000_000);
-            write!(f, "[{secs}.{micros:06}]\t")?;
-        }
-        let (word, show) = match event.event {
-            Kind::New | Kind::Expected => {
-                let (state, mark) = (true, false);
-                ("[NEW]", Show::Event { state, mark })
-            }
-            Kind::Update => {
-                let changed = |what| event.changed.contains(&what);
-                let (state, mark) = (changed(Change::State), changed(Change::Mark));
-                ("[UPDATE]", Show::Event { state, mark })
-            }
-            Kind::Destroy | Kind::Unexpected => ("[DESTROY]", Show::End),
-        };
-        write!(f, "{word:>9} ")?;
-        match &event.subject {
-            Shown::Flow(flow) => {
-                let line = FlowLine {
-                    flow,
-                    extended: self.extended,
-                    show,
-                };
-                line.fmt(f)
-            }
-            Shown::Expectation(it) => ExpectLine(it).fmt(f),
-        }
-    }
-}
-
 /// What is printed, and how.
 pub(super) struct Events<'a> {
     /// What they are about.
     pub(super) noun: &'a str,
+    /// What the element of an XML document is called.
+    pub(super) element: &'a str,
     pub(super) watch: Watch,
     /// Which of those that the watch brings.
     pub(super) wanted: &'a dyn Fn(&Shown) -> bool,
-    pub(super) output: &'a [ConntrackOutput],
+    pub(super) style: Style,
     pub(super) json: bool,
 }
 
@@ -77,13 +31,15 @@ pub(super) struct Events<'a> {
 pub(super) fn execute(events: Events<'_>, client: &mut Client, out: &mut Output<'_>) -> Result {
     let Events {
         noun,
+        element,
         watch,
         wanted,
-        output,
+        style,
         json,
     } = events;
-    let extended = output.contains(&ConntrackOutput::Extended);
-    let timestamp = output.contains(&ConntrackOutput::Timestamp);
+    let printer = Printer::new(style);
+    let document = style.form == Form::Xml && !json;
+    let mut line = Vec::new();
     interrupt(client.interrupter()?)?;
     let (mut shown, mut lost) = (0u64, 0u64);
     let mut failed = None;
@@ -95,12 +51,12 @@ pub(super) fn execute(events: Events<'_>, client: &mut Client, out: &mut Output<
                 if json {
                     writeln!(out.out, "{}", serde_json::to_string(event)?)?;
                 } else {
-                    let line = EventLine {
-                        event,
-                        extended,
-                        timestamp,
-                    };
-                    writeln!(out.out, "{line}")?;
+                    if document && shown == 1 {
+                        writeln!(out.out, "{XML}<{element}>")?;
+                    }
+                    line.clear();
+                    printer.event(&mut line, event);
+                    out.out.write_all(&line)?;
                 }
             }
             Watched::Lost(count) => {
@@ -129,6 +85,9 @@ pub(super) fn execute(events: Events<'_>, client: &mut Client, out: &mut Output<
     })?;
     if let Some(failure) = failed {
         return Err(failure);
+    }
+    if document && shown > 0 {
+        writeln!(out.out, "</{element}>")?;
     }
     out.out.flush()?;
     if !json {

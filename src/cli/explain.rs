@@ -4,12 +4,12 @@
 //! running appliance, which then answers itself.
 
 use super::args::ExplainArgs;
-use super::conntrack::{FlowLine, Show};
 use super::output::{Failure, Output, Result};
 use super::replay;
 use crate::base::hash::HashKey;
 use crate::base::time::Now;
 use crate::conntrack::record::FlowRecord;
+use crate::control::render::{FlowLine, Show};
 use crate::control::{Client, Request};
 use crate::dataplane::clock::unix_time;
 use crate::pipeline::{Counters, Explanation, Pipeline};
@@ -102,12 +102,8 @@ pub(super) fn print(
     }
     for (word, flow) in [("flow", told.flow.as_ref()), ("after", after)] {
         let Some(flow) = flow else { continue };
-        let (extended, show) = (false, Show::Listed(unix_time() as u64));
-        let line = FlowLine {
-            flow,
-            extended,
-            show,
-        };
+        let show = Show::Listed(unix_time() as u64);
+        let line = FlowLine { flow, show };
         writeln!(out, "{word:<8} {line}")?;
     }
     for note in &told.notes {

@@ -4,7 +4,7 @@
 //! that tests read it. Exit codes: 0 for success, 1 for failure, 2 for a wrong command line.
 
 pub mod args;
-pub mod conntrack;
+mod conntrack;
 pub mod logging;
 pub mod table;
 pub mod top;
@@ -14,8 +14,8 @@ mod check;
 mod demo;
 mod diff;
 mod drops;
-pub mod events;
-pub mod expect;
+mod events;
+mod expect;
 mod explain;
 mod import;
 pub mod lab;

@@ -23,6 +23,8 @@ pub(super) type Result<T = (), E = Failure> = std::result::Result<T, E>;
 pub(super) enum Failure {
     /// It has said why.
     Told,
+    /// What it was asked for cannot be had: the exit code, and why.
+    Refused(u8, String),
     /// The appliance could not be asked, or says no.
     Client(ClientError),
     /// Its output cannot be written.
@@ -80,8 +82,13 @@ impl Output<'_> {
     }
 
     fn explain(&mut self, failure: Failure) -> ExitCode {
+        let mut code = ExitCode::FAILURE;
         let told = match failure {
             Failure::Told => Ok(()),
+            Failure::Refused(number, why) => {
+                code = ExitCode::from(number);
+                writeln!(self.err, "shardwall: {why}")
+            }
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
@@ -101,7 +108,7 @@ impl Output<'_> {
         };
         // Where else could it be said?
         let _ = told.and_then(|()| self.out.flush());
-        ExitCode::FAILURE
+        code
     }
 
     fn json_line(&mut self, value: &Value) -> io::Result<()> {

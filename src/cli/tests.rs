@@ -1,9 +1,6 @@
 //! Commands against an appliance in memory, and conntrack(8)'s lines.
 
 use super::args::{Args, Command, Format};
-use super::conntrack::{FlowLine, Show};
-use super::events::EventLine;
-use super::expect::ExpectLine;
 use super::output::{Failure, Output};
 use super::{capture, check, conntrack, drops, expect, ports, remote, trace};
 use crate::conntrack::event::Kind;
@@ -12,6 +9,7 @@ use crate::conntrack::record::{
 };
 use crate::conntrack::types::{SctpState, TcpState};
 use crate::control::protocol::{Change, EventRecord, Shown};
+use crate::control::render::{FlowLine, Form, Printer, Show, Style};
 use crate::control::testbed::{Bed, Folder, HELPED, READ, RULES, wait};
 use clap::{CommandFactory, Parser};
 use serde_json::Value;
@@ -21,6 +19,8 @@ use std::process::ExitCode;
 
 #[path = "tests/trace.rs"]
 mod traces;
+
+mod refusals;
 
 /// A flow of UDP, unreplied, between the addresses and ports given.
 fn flow(proto: u8, timeout: u32, src: &str, dst: &str, detail: Detail, back: Detail) -> FlowRecord {
@@ -36,6 +36,7 @@ fn flow(proto: u8, timeout: u32, src: &str, dst: &str, detail: Detail, back: Det
         timeout,
         tcp_state: None,
         sctp_state: None,
+        sctp_vtags: None,
         seen_reply: false,
         assured: false,
         expected: false,
@@ -234,18 +235,24 @@ fn golden() -> Vec<(FlowRecord, &'static str)> {
     ]
 }
 
+/// What a printer of `style` prints, without the newline.
+fn printed(style: Style, print: impl Fn(&Printer, &mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    print(&Printer::new(style), &mut out);
+    assert_eq!(out.pop(), Some(b'\n'));
+    String::from_utf8(out).unwrap()
+}
+
 #[test]
 fn lines_are_conntracks_byte_for_byte() {
     for (flow, line) in golden() {
         let print = |extended| {
-            let flow = &flow;
-            let now = 1_795_183_324;
-            FlowLine {
-                flow,
+            let style = Style {
                 extended,
-                show: Show::Listed(now),
-            }
-            .to_string()
+                ..Style::default()
+            };
+            let show = Show::Listed(1_795_183_324);
+            printed(style, |by, out| by.flow(out, &flow, show))
         };
         assert_eq!(print(false), line);
         let family = if flow.is_v6() {
@@ -372,7 +379,10 @@ fn expectations_are_conntracks_byte_for_byte() {
         ),
     ];
     for (expectation, line) in cases {
-        assert_eq!(ExpectLine(&expectation).to_string(), line);
+        let plain = printed(Style::default(), |by, out| {
+            by.expectation(out, &expectation, 0)
+        });
+        assert_eq!(plain, line);
         for (event, word) in [
             (Kind::Expected, "    [NEW] "),
             (Kind::Unexpected, "[DESTROY] "),
@@ -384,13 +394,13 @@ fn expectations_are_conntracks_byte_for_byte() {
                 subject: Shown::Expectation(expectation.clone()),
             };
             let print = |timestamp| {
-                EventLine {
-                    event: &event,
+                let style = Style {
                     // Which changes nothing there.
                     extended: timestamp,
                     timestamp,
-                }
-                .to_string()
+                    ..Style::default()
+                };
+                printed(style, |by, out| by.event(out, &event))
             };
             assert_eq!(print(false), format!("{word}{line}"));
             assert_eq!(print(true), format!("[1795195381.192247]\t{word}{line}"));
@@ -422,7 +432,6 @@ fn flows_that_were_expected_say_so_and_by_whom() {
     };
     let line = FlowLine {
         flow: &flow,
-        extended: false,
         show: Show::Listed(0),
     };
     assert_eq!(
@@ -572,12 +581,12 @@ fn events_are_conntracks_byte_for_byte() {
             subject: Shown::Flow(flow),
         };
         let print = |extended, timestamp| {
-            EventLine {
-                event: &event,
+            let style = Style {
                 extended,
                 timestamp,
-            }
-            .to_string()
+                ..Style::default()
+            };
+            printed(style, |by, out| by.event(out, &event))
         };
         assert_eq!(print(false, false), line);
         assert_eq!(print(false, true), format!("[1795183323.069805]\t{line}"));
@@ -587,6 +596,60 @@ fn events_are_conntracks_byte_for_byte() {
         let back: EventRecord = serde_json::from_str(&text).unwrap();
         assert_eq!(back, event, "over the socket");
     }
+}
+
+/// An event of Linux 6.18, and what conntrack 1.4.7 printed for it in its other forms.
+#[test]
+fn events_are_conntracks_in_xml_and_as_options() {
+    let (there, back) = ports(1000, 80);
+    let none = Carried {
+        packets: 0,
+        bytes: 0,
+    };
+    let flow = FlowRecord {
+        tcp_state: Some(TcpState::SynSent),
+        counters: Some(Counters {
+            original: none,
+            reply: none,
+        }),
+        start_ms: Some(1_795_235_306_030),
+        stop_ms: Some(1_795_235_306_037),
+        ..flow(6, 999, "10.0.0.1", "10.0.0.2", there, back)
+    };
+    let id = flow.id();
+    let event = EventRecord {
+        event: Kind::Destroy,
+        time_us: 1_795_235_306_040_000,
+        changed: Vec::new(),
+        subject: Shown::Flow(flow),
+    };
+    let print = |form, ktimestamp| {
+        let style = Style {
+            form,
+            ktimestamp,
+            ..Style::default()
+        };
+        printed(style, |by, out| by.event(out, &event))
+    };
+    assert_eq!(
+        print(Form::Save, false),
+        "-D -t 999 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1000 --dport 80 --reply-port-src 80 --reply-port-dst 1000 --state SYN_SENT"
+    );
+    let xml = |times| {
+        format!(
+            "<flow type=\"destroy\"><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>10.0.0.1</src><dst>10.0.0.2</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>1000</sport><dport>80</dport></layer4><counters><packets>0</packets><bytes>0</bytes></counters></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>10.0.0.2</src><dst>10.0.0.1</dst></layer3><layer4 protonum=\"6\" protoname=\"tcp\"><sport>80</sport><dport>1000</dport></layer4><counters><packets>0</packets><bytes>0</bytes></counters></meta><meta direction=\"independent\"><state>SYN_SENT</state><timeout>999</timeout><id>{id}</id><unreplied/>{times}<deltatime>0</deltatime></meta></flow>"
+        )
+    };
+    assert_eq!(print(Form::Xml, false), xml(""));
+    let dates =
+        "<timestamp><start>1795235306030000000</start><stop>1795235306037000000</stop></timestamp>";
+    assert_eq!(print(Form::Xml, true), xml(dates));
+    let line = print(Form::Line, true);
+    let (_, dates) = line.split_once(" delta-time=0 [start=").unwrap();
+    assert!(
+        dates.contains(" 2026] [stop=") && dates.ends_with(" 2026]"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -613,7 +676,7 @@ fn events_are_printed_until_the_appliance_stops() {
     let (_, stats, _) = run("conntrack -S", bed.socket());
     assert_eq!(
         stats,
-        "cpu=0   \tfound=0 invalid=0 insert=2 insert_failed=0 drop=0 early_drop=0 error=0 search_restart=0 clash_resolve=0 chaintoolong=0 expect_new=0 expect_create=0 expect_delete=0 \n"
+        "cpu=0   \tfound=0 invalid=0 insert=2 insert_failed=0 drop=0 early_drop=0 error=0 search_restart=0 clash_resolve=0 chaintoolong=0 \n"
     );
     bed.stop();
     let (code, out, err) = text.join().unwrap();
@@ -656,6 +719,107 @@ fn the_grammar_is_sound() {
     Args::command().debug_assert();
 }
 
+#[test]
+fn flows_are_chosen_got_and_deleted() {
+    let mut bed = Bed::new(2);
+    bed.start_control();
+    (1..=4).for_each(|host| bed.send(host));
+    let said = |line: &str| run(&format!("conntrack {line}"), bed.socket());
+    let shown = |line: &str| {
+        let (code, out, err) = said(line);
+        let (_, rest) = err.split_once("(shardwall): ").unwrap_or_default();
+        (
+            code == ExitCode::SUCCESS,
+            out.lines().count(),
+            rest.trim_end().to_owned(),
+        )
+    };
+    let word = |count, done| format!("{count} flow entries have been {done}.");
+    for (line, count) in [
+        ("-L", 4),
+        ("-L -s 10.0.0.2", 1),
+        ("-L -s 10.0.0.0/30 -p udp --dport 53", 3),
+        ("-L -q 10.0.0.1 -u UNREPLIED", 1),
+        ("-L -u SEEN_REPLY", 0),
+        ("-L -f ipv6", 0),
+        ("-L -j", 0),
+        ("-L -o ktimestamp", 4),
+        ("-L dying", 0),
+    ] {
+        assert_eq!(shown(line), (true, count, word(count, "shown")), "{line}");
+    }
+    let one = "-s 10.0.0.3 -d 10.9.0.1 -p udp --sport 4000 --dport 53";
+    let (_, got, _) = said(&format!("-G {one}"));
+    assert!(
+        got.starts_with("udp      17 ") && got.ends_with(" mark=0 use=2\n"),
+        "{got}"
+    );
+    let xml = said(&format!("-L {one} -o xml")).1;
+    let (head, rest) = xml.split_once("<flow>").unwrap();
+    assert_eq!(
+        head,
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>\n"
+    );
+    assert!(rest.ends_with("</flow>\n</conntrack>\n"), "{xml}");
+    let (code, _, err) = said(
+        &one.replace("--sport 4000", "--sport 4001")
+            .replacen("-s", "-G -s", 1),
+    );
+    assert_eq!(code, ExitCode::FAILURE);
+    assert!(err.contains("no such flow"), "{err}");
+    let gone = |line: &str| shown(&format!("-D {line}"));
+    assert_eq!(gone("-s 10.0.0.3"), (true, 1, word(1, "deleted")));
+    assert_eq!(gone("-s 10.0.0.3"), (false, 0, word(0, "deleted")));
+    assert_eq!(gone("-u ASSURED"), (false, 0, word(0, "deleted")));
+    let (_, save, _) = said("-D -s 10.0.0.1 -o save");
+    assert!(
+        save.starts_with("-D -t ") && save.contains(" -u UNSET -s 10.0.0.1 "),
+        "{save}"
+    );
+    assert!(said("-F -f ipv6").2.ends_with("table has been emptied.\n"));
+    assert_eq!(said("-C").1, "2\n");
+    assert_eq!(json("conntrack -D", &bed).as_array().map(Vec::len), Some(2));
+    assert_eq!(said("-C").1, "0\n");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    /// `| head`, which has seen enough.
+    struct Closed;
+    impl std::io::Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut bed = Bed::new(1);
+    bed.start_control();
+    (0..8).for_each(|host| bed.send(host));
+    for line in [
+        "conntrack -L",
+        "conntrack -L -o json",
+        "conntrack -L -o ktimestamp",
+    ] {
+        let Ok(Command::Conntrack(args)) = parse(line).map(|args| args.command) else {
+            panic!("{line}");
+        };
+        let mut err = Vec::new();
+        let mut output = Output {
+            format: Format::Text,
+            out: &mut Closed,
+            err: &mut err,
+        };
+        let code = output.finish(|out| conntrack::execute(&args, &bed.socket(), out));
+        assert_eq!(
+            (code, err.as_slice()),
+            (ExitCode::SUCCESS, &b""[..]),
+            "{line}"
+        );
+    }
+}
+
 /// Parses a command line; an error is its exit code.
 fn parse(line: &str) -> Result<Args, i32> {
     let words = std::iter::once("shardwall").chain(line.split_whitespace());
@@ -663,55 +827,8 @@ fn parse(line: &str) -> Result<Args, i32> {
 }
 
 #[test]
-fn conntracks_flags_are_taken_as_conntrack_takes_them() {
-    for line in [
-        "conntrack -L",
-        "conntrack --dump",
-        "conntrack -L conntrack",
-        "conntrack conntrack -L",
-        "conntrack -C",
-        "conntrack --count conntrack",
-        "conntrack -F",
-        "conntrack --flush",
-        "conntrack -L -f ipv6 -p tcp -o extended",
-        "conntrack -L --family ipv4 --protonum TCP --output extended,json",
-        "conntrack -p 253 -L",
-        "conntrack -E",
-        "conntrack -E -e NEW,UPDATES,DESTROY -p tcp -o timestamp,extended",
-        "conntrack --event --event-mask all -f ipv4",
-        "conntrack -S",
-        "--format json conntrack -C",
-        "conntrack -C --format json --socket /tmp/s",
-    ] {
-        assert!(
-            matches!(
-                parse(line).map(|args| args.command),
-                Ok(Command::Conntrack(_))
-            ),
-            "{line}"
-        );
-    }
-    for line in [
-        "conntrack",
-        "conntrack -L -F",
-        "conntrack -C -p tcp",
-        "conntrack -F -p tcp",
-        "conntrack -o extended",
-        "conntrack -L -p foo",
-        "conntrack -L -p 300",
-        "conntrack -L -f foo",
-        "conntrack -L -o bogus",
-        "conntrack -L bogus",
-        "conntrack -X",
-        "conntrack -e NEW",
-        "conntrack -L -e NEW",
-        "conntrack -E -e OLD",
-        "conntrack -S -p tcp",
-        "reboot",
-        "run",
-        "replay -c p.yaml",
-        "--format xml stats",
-    ] {
+fn what_is_no_command_is_refused() {
+    for line in ["reboot", "run", "replay -c p.yaml", "--format xml stats"] {
         assert_eq!(parse(line).err(), Some(2), "{line}");
     }
 }
@@ -727,6 +844,9 @@ fn expects_flags_are_conntracks_and_a_deletion_needs_a_filter() {
         "expect -D -w 0",
         "expect -F",
         "expect -C --format json",
+        "expect -S",
+        "expect -L -o xml",
+        "expect -G --tuple-dst 10.0.0.2 -p tcp --tuple-port-dst 20",
     ] {
         let command = parse(line).map(|args| args.command);
         assert!(matches!(command, Ok(Command::Expect(_))), "{line}");
@@ -740,7 +860,8 @@ fn expects_flags_are_conntracks_and_a_deletion_needs_a_filter() {
         "expect -C -w 1",
         "expect -L -s 10.0.0.0/33",
         "expect -L -w 70000",
-        "expect -S",
+        "expect -S -p tcp",
+        "expect -G -p tcp",
     ] {
         assert_eq!(parse(line).err(), Some(2), "{line}");
     }
@@ -911,9 +1032,9 @@ fn expect_lists_counts_and_ends_like_conntrack() {
             .contains(" mark=0 helper=tftp use=1\n")
     );
     assert!(
-        said("conntrack -S")
+        said("conntrack -S expect")
             .0
-            .ends_with(" expect_new=0 expect_create=4 expect_delete=4 \n")
+            .ends_with("expect_new=0 expect_create=4 expect_delete=4 \n")
     );
     let stats = said("stats").0;
     let rows = "\n\nHELPER  FLOWS  PARSED  EXPECTED  USED  EXPIRED  WITHDRAWN  REFUSED\n\

@@ -30,6 +30,9 @@ pub struct FlowRecord {
     pub tcp_state: Option<TcpState>,
     /// State of an SCTP flow.
     pub sctp_state: Option<SctpState>,
+    /// The tags of an SCTP flow that packets of each direction must carry; 0 while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sctp_vtags: Option<[u32; 2]>,
     /// Both directions were seen.
     pub seen_reply: bool,
     /// Kept under pressure.
@@ -249,7 +252,7 @@ pub struct Snapshot {
     left: Span,
     mark: u32,
     tcp_state: TcpState,
-    sctp_state: Option<SctpState>,
+    sctp: Option<(SctpState, [u32; 2])>,
     status: u8,
     shard: u16,
     about: About,
@@ -266,7 +269,7 @@ impl Snapshot {
             left: now.until(core.deadline),
             mark: rest.mark,
             tcp_state: core.tcp_state,
-            sctp_state: (key.proto() == proto::SCTP).then(|| sctp::state(core)),
+            sctp: (key.proto() == proto::SCTP).then(|| (sctp::state(core), sctp::vtags(core))),
             status: core.status,
             shard,
             about,
@@ -316,7 +319,8 @@ impl Snapshot {
             reply: reply.into(),
             timeout: self.left.as_secs(),
             tcp_state: (from_lo.proto == proto::TCP).then_some(self.tcp_state),
-            sctp_state: self.sctp_state,
+            sctp_state: self.sctp.map(|(state, _)| state),
+            sctp_vtags: self.sctp.map(|(_, vtags)| vtags),
             seen_reply: has(status::SEEN_REPLY),
             assured: has(status::ASSURED),
             expected: has(status::EXPECTED),
@@ -344,5 +348,39 @@ impl FlowRecord {
     /// Whether it is an IPv6 flow.
     pub fn is_v6(&self) -> bool {
         self.original.src.is_ipv6()
+    }
+
+    /// A number that stands for the flow while it lives: a hash (FNV-1a) of its original direction and
+    /// zone, so that of many flows two may have the same. One that begins anew in the same words has
+    /// the number that it had.
+    pub fn id(&self) -> u32 {
+        let ends = &self.original;
+        let addr = |addr: IpAddr| match addr {
+            IpAddr::V4(addr) => u128::from(addr.to_bits()),
+            IpAddr::V6(addr) => addr.to_bits(),
+        };
+        let (first, second) = match ends.detail {
+            Detail::Ports { sport, dport } => (sport, dport),
+            Detail::Icmp { ty, code, id } => (id, u16::from_be_bytes([ty, code])),
+            Detail::Gre { srckey, dstkey } => (srckey, dstkey),
+            Detail::None {} => (0, 0),
+        };
+        let (src, dst) = (addr(ends.src), addr(ends.dst));
+        let rest = u64::from(first) << 48
+            | u64::from(second) << 32
+            | u64::from(self.zone) << 16
+            | u64::from(self.proto);
+        let words = [
+            (src >> 64) as u64,
+            src as u64,
+            (dst >> 64) as u64,
+            dst as u64,
+            rest,
+        ];
+        let bytes = words.into_iter().flat_map(u64::to_be_bytes);
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        (hash >> 32) as u32 ^ hash as u32
     }
 }

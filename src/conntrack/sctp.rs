@@ -149,6 +149,11 @@ pub fn state(core: &Core) -> SctpState {
     SctpState::ALL[usize::from(original.state) % SctpState::COUNT]
 }
 
+/// The tags that packets of each direction must carry; 0 while unknown.
+pub fn vtags(core: &Core) -> [u32; 2] {
+    peers(core).map(|peer| peer.vtag)
+}
+
 fn peers(core: &Core) -> [Peer; 2] {
     zerocopy::transmute!(core.seen)
 }

@@ -8,9 +8,13 @@
 use super::appliance::Appliance;
 use super::flows::WorkerError;
 use super::listeners::ApiListener;
-use super::protocol::{Done, EventRecord, Failed, MAX_REQUEST, Request, Row, Watch, Watched};
+use super::protocol::{
+    Done, EventRecord, Failed, Listing, MAX_REQUEST, Request, Row, Text, Watch, Watched,
+};
+use super::render::{Printer, Show};
 use super::systemd;
-use crate::conntrack::record::ExpectRecord;
+use crate::conntrack::record::{ExpectRecord, FlowRecord};
+use crate::dataplane::clock::unix_time;
 use crossbeam::channel::RecvTimeoutError;
 use serde::Serialize;
 use serde_json::Value;
@@ -18,10 +22,15 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
+use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::task::JoinError;
+use tokio::time::{sleep, timeout};
+
+#[cfg(test)]
+mod tests;
 
 /// Connections served at once.
 pub(super) const CONNECTIONS: usize = 32;
@@ -29,7 +38,7 @@ pub(super) const CONNECTIONS: usize = 32;
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a client may leave an answer unread: `conntrack -L | less` does.
 const UNREAD: Duration = Duration::from_secs(600);
-/// How soon a watch without events notices that its client is gone.
+/// How soon a watch without events, or a listing without flows, notices that its client is gone.
 const WATCH: Duration = Duration::from_millis(200);
 /// Events that are collected before they are sent.
 const BATCH: usize = 1024;
@@ -97,39 +106,82 @@ async fn converse(stream: &mut UnixStream, appliance: &Arc<Appliance>) -> io::Re
         };
         let watching = matches!(request, Request::ConntrackWatch(_) | Request::Trace(_));
         let _answering = watching.then(|| appliance.hub().answering());
-        let (chunks, mut ready) = mpsc::channel(4);
         let appliance = appliance.clone();
-        let helper = tokio::task::spawn_blocking(move || {
-            let mut answer = Answer {
-                chunks,
-                buffer: Vec::new(),
-                rows: 0,
-            };
-            respond(&request, &appliance, &mut answer);
-            let _ = answer.send();
-        });
-        loop {
-            let chunk = tokio::select! {
-                biased;
-                chunk = ready.recv() => chunk,
-                // The helper notices that nobody takes its lines.
-                _ = reader.fill_buf(), if watching => return Ok(()),
-            };
-            let Some(chunk) = chunk else { break };
-            timeout(UNREAD, writer.write_all(&chunk)).await??;
-        }
-        if let Err(error) = helper.await {
-            tracing::error!(%error, "control socket: a request failed");
-            let answer = failed_line("internal error; see the log", Value::Null);
-            writer.write_all(&answer).await?;
+        let answer = move |answer: &mut Answer| respond(&request, &appliance, answer);
+        match send(answer, &mut reader, &mut writer, watching).await? {
+            Sent::All => {}
+            Sent::Gone => return Ok(()),
+            Sent::Failed(error) => {
+                tracing::error!(%error, "control socket: a request failed");
+                let answer = failed_line("internal error; see the log", Value::Null);
+                writer.write_all(&answer).await?;
+            }
         }
     }
+}
+
+/// How an answer ended.
+enum Sent {
+    /// It was sent.
+    All,
+    /// Nobody reads any more.
+    Gone,
+    /// It broke off.
+    Failed(JoinError),
+}
+
+/// Has `answer` made on a helper thread, and sends it. A client that is `watching` ends that by saying
+/// anything.
+async fn send(
+    answer: impl FnOnce(&mut Answer) + Send + 'static,
+    reader: &mut BufReader<ReadHalf<'_>>,
+    writer: &mut WriteHalf<'_>,
+    watching: bool,
+) -> io::Result<Sent> {
+    let (chunks, mut ready) = mpsc::channel(4);
+    let helper = tokio::task::spawn_blocking(move || {
+        let mut made = Answer {
+            chunks,
+            buffer: Vec::new(),
+            text: Vec::new(),
+            rows: 0,
+        };
+        answer(&mut made);
+        let _ = made.send();
+    });
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            chunk = ready.recv() => chunk,
+            // The helper notices that nobody takes its lines.
+            _ = reader.fill_buf(), if watching => return Ok(Sent::Gone),
+            () = sleep(WATCH), if !watching => match is_gone(writer).await {
+                true => return Ok(Sent::Gone),
+                false => continue,
+            },
+        };
+        let Some(chunk) = chunk else { break };
+        timeout(UNREAD, writer.write_all(&chunk)).await??;
+    }
+    match helper.await {
+        Ok(()) => Ok(Sent::All),
+        Err(error) => Ok(Sent::Failed(error)),
+    }
+}
+
+/// Whether nobody is left to read. A client that only stopped to write still reads.
+async fn is_gone(writer: &WriteHalf<'_>) -> bool {
+    // Ready at once: an answer waits for its helper here, not for room.
+    let ready = timeout(Duration::ZERO, writer.ready(Interest::WRITABLE)).await;
+    matches!(ready, Ok(Ok(ready)) if ready.is_write_closed())
 }
 
 /// An answer in the making, on a helper thread.
 struct Answer {
     chunks: mpsc::Sender<Vec<u8>>,
     buffer: Vec<u8>,
+    /// Whole lines that go out as one piece.
+    text: Vec<u8>,
     rows: u64,
 }
 
@@ -160,6 +212,31 @@ impl Answer {
         self.line(&Row { row })
     }
 
+    /// A flow, as a row or as text.
+    fn flow(&mut self, flow: &FlowRecord, print: Option<(&Printer, Show)>) -> ControlFlow<()> {
+        let Some((printer, show)) = print else {
+            return self.row(flow);
+        };
+        self.rows += 1;
+        printer.flow(&mut self.text, flow, show);
+        if self.text.len() >= CHUNK {
+            return self.flush_text();
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Puts the text that there is behind a line that says how long it is.
+    fn flush_text(&mut self) -> ControlFlow<()> {
+        if self.text.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let text = self.text.len();
+        self.buffer.reserve(CHUNK + CHUNK / 4);
+        let line = self.line(&Text { text });
+        self.buffer.append(&mut self.text);
+        if line.is_break() { line } else { self.send() }
+    }
+
     fn rows<T: Serialize>(&mut self, rows: &[T]) {
         if rows.iter().try_for_each(|row| self.row(row)).is_continue() {
             self.done(self.rows);
@@ -167,10 +244,12 @@ impl Answer {
     }
 
     fn done(&mut self, count: u64) {
+        let _ = self.flush_text();
         let _ = self.line(&Done { done: true, count });
     }
 
     fn failed(&mut self, error: &impl ToString, diagnostics: Value) {
+        let _ = self.flush_text();
         let error = error.to_string();
         let _ = self.line(&Failed { error, diagnostics });
     }
@@ -186,22 +265,9 @@ fn respond(request: &Request, appliance: &Arc<Appliance>, answer: &mut Answer) {
                 Err(error) => answer.failed(&error, error.diagnostics()),
             }
         }
-        Request::ConntrackList(filter) => {
-            let mut wanted = true;
-            let listed = appliance.list(|flow| {
-                if !filter.matches(&flow) {
-                    return ControlFlow::Continue(());
-                }
-                let sent = answer.row(&flow);
-                wanted = sent.is_continue();
-                sent
-            });
-            match listed {
-                Ok(()) if wanted => answer.done(answer.rows),
-                Ok(()) => {}
-                Err(error) => answer.failed(&error, Value::Null),
-            }
-        }
+        Request::ConntrackList(listing) => list(listing, answer, |sink| appliance.list(sink)),
+        Request::ConntrackGet(listing) => get(listing, appliance, answer),
+        Request::ConntrackDelete(listing) => delete(listing, appliance, answer),
         Request::ExpectList(filter) => {
             let filter = filter.clone();
             expectations(answer, |answer| {
@@ -285,6 +351,73 @@ fn respond(request: &Request, appliance: &Arc<Appliance>, answer: &mut Answer) {
             let wanted = Duration::from_secs(*census_secs);
             answer.rows(&[appliance.overview(wanted)]);
         }
+    }
+}
+
+/// Sends the flows that are asked for, of those that `give` gives to its sink.
+fn list<E: ToString>(
+    listing: &Listing,
+    answer: &mut Answer,
+    give: impl FnOnce(&mut dyn FnMut(FlowRecord) -> ControlFlow<()>) -> Result<(), E>,
+) {
+    let Listing { filter, print } = listing;
+    let printer = print.map(Printer::new);
+    let show = Show::Listed(unix_time() as u64);
+    let print = printer.as_ref().map(|printer| (printer, show));
+    let all = filter.is_any();
+    let mut wanted = true;
+    let listed = give(&mut |flow| {
+        let sent = match all || filter.matches(&flow) {
+            true => answer.flow(&flow, print),
+            // Of a client that gets nothing nobody else notices that it is gone.
+            false if answer.chunks.is_closed() => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        wanted = sent.is_continue();
+        sent
+    });
+    match listed {
+        Ok(()) if wanted => answer.done(answer.rows),
+        Ok(()) => {}
+        Err(error) => answer.failed(&error, Value::Null),
+    }
+}
+
+/// Sends one flow.
+fn get(listing: &Listing, appliance: &Appliance, answer: &mut Answer) {
+    let Some(tuple) = listing.filter.tuple() else {
+        let text = "name all of the original direction: protocol, both addresses, and both ports or what \
+                    the protocol has instead";
+        return answer.failed(&text, Value::Null);
+    };
+    let found = match appliance.find(tuple) {
+        Ok(Some(found)) => found.record.dated(appliance.shared().clock.epoch_ms()),
+        Ok(None) => return answer.failed(&"there is no such flow", Value::Null),
+        Err(error) => return answer.failed(&error, Value::Null),
+    };
+    if listing.filter.matches(&found) {
+        let printer = listing.print.map(Printer::new);
+        let show = Show::Got(unix_time() as u64);
+        let _ = answer.flow(&found, printer.as_ref().map(|printer| (printer, show)));
+    }
+    answer.done(answer.rows);
+}
+
+/// Ends flows, and sends what they were.
+fn delete(listing: &Listing, appliance: &Appliance, answer: &mut Answer) {
+    let Listing { filter, print } = listing;
+    let printer = print.map(Printer::new);
+    let show = Show::Deleted(unix_time() as u64);
+    let print = printer.as_ref().map(|printer| (printer, show));
+    let ended = appliance.end(filter, |flow| {
+        // All of them, whether or not the client still listens.
+        let _ = answer.flow(&flow, print);
+        ControlFlow::Continue(())
+    });
+    tracing::info!(ended = answer.rows, ?filter, "flows ended");
+    match ended {
+        Ok(()) => answer.done(answer.rows),
+        Err(error) => answer.failed(&error, Value::Null),
     }
 }
 

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How long an answer may take to begin, or to go on: a reload waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Bytes that are read at once.
+const PIECE: usize = 64 * 1024;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -77,7 +80,7 @@ impl Client {
         let path = path.to_owned();
         match connected {
             Ok(stream) => Ok(Self {
-                stream: BufReader::new(stream),
+                stream: BufReader::with_capacity(PIECE, stream),
                 path,
             }),
             Err(error) => Err(match error.kind() {
@@ -113,6 +116,47 @@ impl Client {
                 && each(row).is_break()
             {
                 return Ok(None);
+            }
+            if answer.done {
+                return Ok(Some(Done {
+                    done: true,
+                    count: answer.count,
+                }));
+            }
+        }
+    }
+
+    /// Asks for text, and gives each piece of it to `each` until it says break, as [`Client::rows`] does.
+    pub fn text(
+        &mut self,
+        request: &Request,
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Option<Done>, ClientError> {
+        let mut line = serde_json::to_vec(request).map_err(|error| self.unreadable(error))?;
+        line.push(b'\n');
+        // As in `rows`.
+        let written = self.stream.get_mut().write_all(&line);
+        loop {
+            let Some(answer) = self.read::<IgnoredAny>(&mut line)? else {
+                let gone = io::ErrorKind::UnexpectedEof.into();
+                return Err(self.lost(written.err().unwrap_or(gone)));
+            };
+            let mut left = answer.text;
+            while left > 0 {
+                let read = self.stream.fill_buf();
+                let (taken, wanted) = match read {
+                    Err(error) => return Err(self.lost(error)),
+                    Ok([]) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+                    Ok(piece) => {
+                        let taken = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                        (taken, each(&piece[..taken]))
+                    }
+                };
+                if wanted.is_break() {
+                    return Ok(None);
+                }
+                self.stream.consume(taken);
+                left -= taken as u64;
             }
             if answer.done {
                 return Ok(Some(Done {

@@ -1,11 +1,14 @@
-//! Which expectations are meant: what `expect` filters by, as it travels over the API socket. Pure.
+//! Which flows ([`flows`]) and expectations are meant: what `conntrack` and `expect` filter by, as it
+//! travels over the API socket. Pure.
 
 use super::protocol::Family;
 use crate::conntrack::record::{Detail, Endpoints, ExpectRecord};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+
+pub mod flows;
 
 /// Which expectations are meant: those that all of it is true of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,30 +73,77 @@ fn dport(ends: &Endpoints) -> u16 {
     }
 }
 
-/// Addresses that begin alike: `10.9.0.1`, `10.9.0.0/16`, `fd00::/8`.
+/// Addresses that are alike where a mask has ones: `10.9.0.1`, `10.9.0.0/16`, `fd00::/8`,
+/// `10.9.0.1/255.255.0.255`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Net {
     addr: IpAddr,
-    /// Bits that count.
-    prefix: u8,
+    /// Bits that count, of an IPv4 address the low 32.
+    mask: u128,
 }
 
 impl Net {
-    /// Whether `addr` is one of them.
-    pub fn contains(self, addr: IpAddr) -> bool {
-        let prefix = u32::from(self.prefix);
-        match (self.addr, addr) {
-            (IpAddr::V4(net), IpAddr::V4(addr)) => {
-                let differ = net.to_bits() ^ addr.to_bits();
-                differ.leading_zeros() >= prefix
-            }
-            (IpAddr::V6(net), IpAddr::V6(addr)) => {
-                let differ = net.to_bits() ^ addr.to_bits();
-                differ.leading_zeros() >= prefix
-            }
-            _ => false,
+    /// `addr` and no other.
+    pub fn host(addr: IpAddr) -> Self {
+        Self {
+            addr,
+            mask: ones(addr),
         }
+    }
+
+    /// Those that are like `addr` where `mask` has ones; both are of one family.
+    pub fn masked(addr: IpAddr, mask: IpAddr) -> Option<Self> {
+        (addr.is_ipv6() == mask.is_ipv6()).then(|| Self {
+            addr,
+            mask: bits(mask),
+        })
+    }
+
+    /// Whether `addr` is one of them.
+    #[inline]
+    pub fn contains(self, addr: IpAddr) -> bool {
+        let alike = (bits(self.addr) ^ bits(addr)) & self.mask == 0;
+        alike && self.is_v6() == addr.is_ipv6()
+    }
+
+    /// Whether they are IPv6 addresses.
+    pub fn is_v6(self) -> bool {
+        self.addr.is_ipv6()
+    }
+
+    /// The address, if it is one only.
+    pub fn only(self) -> Option<IpAddr> {
+        (self.mask == ones(self.addr)).then_some(self.addr)
+    }
+
+    /// The address that it was made of.
+    pub fn addr(self) -> IpAddr {
+        self.addr
+    }
+
+    /// How many leading bits count, if no others do.
+    fn prefix(self) -> Option<u32> {
+        let all = ones(self.addr);
+        let prefix = self.mask.count_ones();
+        let unset = all.count_ones() - prefix;
+        let low = 1u128.checked_shl(unset).map_or(u128::MAX, |bit| bit - 1);
+        (self.mask == all & !low).then_some(prefix)
+    }
+}
+
+fn bits(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(addr) => addr.to_bits().into(),
+        IpAddr::V6(addr) => addr.to_bits(),
+    }
+}
+
+/// All bits that an address like `addr` has.
+fn ones(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(_) => u32::MAX.into(),
+        IpAddr::V6(_) => u128::MAX,
     }
 }
 
@@ -102,26 +152,35 @@ impl FromStr for Net {
 
     fn from_str(word: &str) -> Result<Self, String> {
         let wrong = || format!("neither an address nor an address and a length: {word}");
-        let (addr, prefix) = match word.split_once('/') {
-            Some((addr, prefix)) => (addr, Some(prefix)),
+        let (addr, rest) = match word.split_once('/') {
+            Some((addr, rest)) => (addr, Some(rest)),
             None => (word, None),
         };
         let addr: IpAddr = addr.parse().map_err(|_| wrong())?;
-        let most = if addr.is_ipv6() { 128 } else { 32 };
-        let prefix = match prefix {
-            Some(prefix) => prefix.parse().map_err(|_| wrong())?,
-            None => most,
+        let Some(rest) = rest else {
+            return Ok(Self::host(addr));
         };
-        if prefix > most {
-            return Err(wrong());
+        if let Ok(mask) = rest.parse() {
+            return Self::masked(addr, mask).ok_or_else(wrong);
         }
-        Ok(Self { addr, prefix })
+        let prefix: u32 = rest.parse().map_err(|_| wrong())?;
+        let most = ones(addr).count_ones();
+        let unset = most.checked_sub(prefix).ok_or_else(wrong)?;
+        let mask = u128::MAX.checked_shl(unset).unwrap_or(0) & ones(addr);
+        Ok(Self { addr, mask })
     }
 }
 
 impl fmt::Display for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.prefix)
+        let mask: IpAddr = match self.addr {
+            IpAddr::V4(_) => Ipv4Addr::from_bits(self.mask as u32).into(),
+            IpAddr::V6(_) => Ipv6Addr::from_bits(self.mask).into(),
+        };
+        match self.prefix() {
+            Some(prefix) => write!(f, "{}/{prefix}", self.addr),
+            None => write!(f, "{}/{mask}", self.addr),
+        }
     }
 }
 
@@ -159,6 +218,9 @@ mod tests {
             ("fd00::1", "fd00::1", "fd00::2"),
             ("fd00::/8", "fdff::1", "fe00::1"),
             ("::/0", "fd00::1", "1.2.3.4"),
+            ("10.0.0.9/255.0.0.255", "10.7.7.9", "10.0.0.8"),
+            ("10.0.0.0/255.0.0.0", "10.7.7.9", "11.0.0.0"),
+            ("fd00::9/ffff::ffff", "fd00:1::9", "fd00::8"),
         ] {
             assert!(contains(net, inside), "{net} {inside}");
             assert!(!contains(net, outside), "{net} {outside}");
@@ -171,6 +233,7 @@ mod tests {
             "::/129",
             "10.9/16",
             "/8",
+            "10.0.0.1/ffff::",
         ] {
             assert!(word.parse::<Net>().is_err(), "{word}");
         }

@@ -185,7 +185,7 @@ impl Appliance {
 
     /// Has each worker go over its flows, one after the other, and gives what they find to `take` until
     /// it says break.
-    fn walk(
+    pub(super) fn walk(
         &self,
         work: &Work,
         mut take: impl FnMut(&Piece) -> ControlFlow<()>,

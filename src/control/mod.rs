@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod overview;
 pub mod protocol;
 pub mod rebalance;
+pub mod render;
 pub mod snapshot;
 pub mod status;
 pub mod thread;
@@ -31,6 +32,7 @@ mod health;
 mod links;
 mod movers;
 mod pressure;
+mod removal;
 mod systemd;
 mod web;
 

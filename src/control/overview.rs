@@ -3,7 +3,8 @@
 
 use super::appliance::Appliance;
 use super::census::Census;
-use super::snapshot::{DropRow, PortRow, RuleRow, Stats, WorkerRow};
+use super::drops::DropRow;
+use super::snapshot::{PortRow, RuleRow, Stats, WorkerRow};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,8 +2,11 @@
 //!
 //! A client sends a [`Request`]; the answer is any number of lines `{"row": …}`, then one line
 //! `{"done":true,"count":N}` or `{"error":"…"}`. A connection serves one request after another.
+//! Where text is asked for, lines `{"text":N}` come instead of rows, each followed by N bytes of it.
 
 use super::filter::ExpectFilter;
+pub use super::filter::flows::Filter;
+use super::render::Style;
 use crate::conntrack::event::Kind;
 use crate::conntrack::record::{ExpectRecord, FlowRecord};
 use crate::conntrack::types::proto;
@@ -30,8 +33,14 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode: Option<ReloadMode>,
     },
-    /// The flows; a row for each, a [`FlowRecord`].
-    ConntrackList(Filter),
+    /// The flows; a row for each, a [`FlowRecord`], or text.
+    ConntrackList(Listing),
+    /// The flow that has the original direction of a filter, all of which must be named, as its original
+    /// direction or its reply, if the rest of the filter is true of it too; one row, a [`FlowRecord`], or
+    /// text.
+    ConntrackGet(Listing),
+    /// End flows; a row for each, a [`FlowRecord`], or text.
+    ConntrackDelete(Listing),
     /// How many flows there are; no rows.
     ConntrackCount {},
     /// Follow what happens to flows, or to expectations; a row for each event, a [`Watched`], until the
@@ -94,16 +103,15 @@ pub enum Request {
     },
 }
 
-/// Which flows to list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Filter {
-    /// Of this family only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub family: Option<Family>,
-    /// Of this protocol only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proto: Option<u8>,
+/// Flows that are asked for, and how they are to come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listing {
+    /// Which flows.
+    pub filter: Filter,
+    /// As text in this style, in pieces instead of rows. `count` says how many there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub print: Option<Style>,
 }
 
 /// An address family.
@@ -114,21 +122,6 @@ pub enum Family {
     Ipv4,
     /// IPv6.
     Ipv6,
-}
-
-impl Filter {
-    /// Whether `flow` is wanted.
-    pub fn matches(&self, flow: &FlowRecord) -> bool {
-        self.wants(flow.is_v6(), flow.proto)
-    }
-
-    /// Whether flows of this family and protocol are wanted.
-    pub fn wants(&self, v6: bool, proto: u8) -> bool {
-        let family = self
-            .family
-            .is_none_or(|family| v6 == (family == Family::Ipv6));
-        family && self.proto.is_none_or(|wanted| proto == wanted)
-    }
 }
 
 /// Which events to follow.
@@ -198,6 +191,12 @@ pub(super) struct Row<'a, T> {
     pub(super) row: &'a T,
 }
 
+/// A line that so many bytes of text follow, which end with a whole line.
+#[derive(Debug, Serialize)]
+pub(super) struct Text {
+    pub(super) text: usize,
+}
+
 /// The end of an answer that worked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -221,6 +220,8 @@ pub(super) struct Failed {
 pub(super) struct Line<T> {
     #[serde(default)]
     pub(super) row: Option<T>,
+    #[serde(default)]
+    pub(super) text: u64,
     #[serde(default)]
     pub(super) done: bool,
     #[serde(default)]

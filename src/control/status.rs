@@ -9,8 +9,9 @@
 mod page;
 
 use super::appliance::Appliance;
+use super::drops::DropRow;
 use super::health::Health;
-use super::snapshot::{DropRow, PortRow, Stats, WorkerRow};
+use super::snapshot::{PortRow, Stats, WorkerRow};
 use axum::Router;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};

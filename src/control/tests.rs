@@ -4,7 +4,7 @@ use super::drops::DropRow;
 use super::filter::ExpectFilter;
 use super::listeners::ApiListener;
 use super::metrics::{Metrics, NAMES};
-use super::protocol::{Family, Filter, MAX_REQUEST, Shown, Watch, Watched};
+use super::protocol::{Family, Filter, Listing, MAX_REQUEST, Shown, Watch, Watched};
 use super::snapshot::{PortRow, RuleRow, Stats, WorkerRow};
 use super::testbed::{Bed, Folder, HELPED, READ, RULES, mode, wait};
 use super::watch::BACKLOG;
@@ -540,7 +540,10 @@ fn every_request_is_answered_over_the_socket() {
     let mut client = Client::connect(&bed.socket()).unwrap();
     assert_eq!(client.count(&Request::Ping {}).unwrap(), 0);
     assert_eq!(client.count(&Request::ConntrackCount {}).unwrap(), 3);
-    let list = |filter| Request::ConntrackList(filter);
+    let list = |filter| {
+        let print = None;
+        Request::ConntrackList(Listing { filter, print })
+    };
     let all: Vec<FlowRecord> = client.all(&list(Filter::default())).unwrap();
     let sorted = |mut flows: Vec<FlowRecord>| {
         flows.sort_by_key(|flow| flow.original.src);
@@ -555,10 +558,12 @@ fn every_request_is_answered_over_the_socket() {
         (Some(Family::Ipv6), None, 0),
         (None, Some(6), 0),
     ] {
-        assert_eq!(
-            client.count(&list(Filter { family, proto })).unwrap(),
-            expected
-        );
+        let filter = Filter {
+            family,
+            proto,
+            ..Filter::default()
+        };
+        assert_eq!(client.count(&list(filter)).unwrap(), expected);
     }
     let stats: Stats = client.one(&Request::Stats {}).unwrap();
     assert_eq!((stats.packets.received, stats.conntrack.entries), (3, 3));
@@ -987,7 +992,7 @@ fn clients_that_do_not_read_hold_up_nobody() {
     };
     let stalled: Vec<_> = (0..8).map(|_| stall()).collect();
     let mut client = Client::connect(&bed.socket()).unwrap();
-    let list = Request::ConntrackList(Filter::default());
+    let list = Request::ConntrackList(Listing::default());
     assert_eq!(client.count(&list).unwrap(), 600);
     assert!(http(metrics, "/metrics").starts_with("HTTP/1.1 200"));
     drop(stalled);

@@ -217,8 +217,14 @@ impl Watcher {
             Subject::Flow(flow) => (flow.is_v6(), flow.proto()),
             Subject::Expectation(it) => (matches!(it.addrs, Addrs::V6 { .. }), it.proto),
         };
-        let kind = self.kinds & event.kind.bit() != 0;
-        kind && self.watch.filter.wants(v6, proto)
+        let filter = &self.watch.filter;
+        if self.kinds & event.kind.bit() == 0 || !filter.wants(v6, proto) {
+            return false;
+        }
+        match &event.subject {
+            Subject::Flow(flow) => !filter.looks_closer() || filter.matches(&flow.record()),
+            Subject::Expectation(_) => true,
+        }
     }
 }
 

@@ -11,12 +11,13 @@
 
 use super::clock::Clock;
 use crate::base::time::Now;
-use crate::conntrack::record::Snapshot;
+use crate::conntrack::record::{FlowRecord, Snapshot};
 use crate::conntrack::shard::Cursor;
 use crate::pipeline::Pipeline;
 use crate::policy::Compiled;
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,16 @@ const PIECES: usize = 4;
 /// Walks under way at once; further ones wait in the mailbox.
 const WALKS: usize = 64;
 
+/// Says which flows are meant.
+#[derive(Clone)]
+pub struct Chosen(pub Arc<dyn Fn(&FlowRecord) -> bool + Send + Sync>);
+
+impl fmt::Debug for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Chosen(..)")
+    }
+}
+
 /// What is done with each flow.
 #[derive(Clone, Debug)]
 pub enum Work {
@@ -36,6 +47,11 @@ pub enum Work {
     List,
     /// It ends, and counts.
     Flush,
+    /// It ends if it is chosen, and is a row then, as it was.
+    Remove {
+        /// Which ones.
+        chosen: Chosen,
+    },
     /// It is judged anew.
     Judge {
         /// By this policy; the one in force, if none is given.
@@ -50,7 +66,7 @@ impl Work {
     /// five packets in a hundred; what is to end is to end soon.
     fn share(&self) -> u64 {
         match self {
-            Self::List | Self::Judge { end: false, .. } => 25,
+            Self::List | Self::Remove { .. } | Self::Judge { end: false, .. } => 25,
             Self::Flush | Self::Judge { end: true, .. } => 2,
         }
     }
@@ -90,7 +106,9 @@ pub struct Pieces {
 /// The two ends of a walk from the first flow on.
 pub fn walk(work: Work) -> (Walk, Pieces) {
     let rows = match work {
-        Work::List | Work::Judge { end: false, .. } => (STEPS * SCAN) as usize,
+        Work::List | Work::Remove { .. } | Work::Judge { end: false, .. } => {
+            (STEPS * SCAN) as usize
+        }
         Work::Flush | Work::Judge { end: true, .. } => 0,
     };
     let (empty, empties) = bounded(PIECES);
@@ -198,6 +216,19 @@ impl Work {
                 let (flows, next) = shard.scan(cursor, SCAN);
                 shard.remove(&flows);
                 piece.count += flows.len() as u32;
+                next
+            }
+            Self::Remove { chosen } => {
+                let shard = pipeline.shard_mut();
+                let (flows, next) = shard.scan(cursor, SCAN);
+                for flow in flows {
+                    let it = shard.snapshot(flow, ticks);
+                    if (chosen.0)(&it.record()) {
+                        shard.remove(&[flow]);
+                        piece.rows.push(it);
+                        piece.count += 1;
+                    }
+                }
                 next
             }
             Self::Judge { policy: other, end } => {

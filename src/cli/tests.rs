@@ -17,10 +17,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+mod frames;
+mod golden;
+mod questions;
+mod refusals;
 #[path = "tests/trace.rs"]
 mod traces;
-
-mod refusals;
 
 /// A flow of UDP, unreplied, between the addresses and ports given.
 fn flow(proto: u8, timeout: u32, src: &str, dst: &str, detail: Detail, back: Detail) -> FlowRecord {

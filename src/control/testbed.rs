@@ -293,6 +293,13 @@ impl Bed {
         self.io.wire(PortId(1)).lock().sent.len()
     }
 
+    /// Lets `frame` arrive at `port`, and waits until it was judged.
+    pub(crate) fn pass(&self, port: PortId, frame: &[u8]) {
+        let before = self.judged();
+        self.io.wire(port).lock().arriving[0].push_back(frame.to_vec());
+        wait(|| self.judged() > before);
+    }
+
     /// Ends all threads, and waits for them.
     pub(crate) fn stop(&mut self) {
         self.appliance.shared().stop();
@@ -316,9 +323,13 @@ impl Drop for Bed {
 
 fn text(folder: &Folder, workers: usize, rules: &str) -> String {
     let socket = folder.join("control.sock");
+    let bridge = match rules.contains("bridge:") {
+        true => "",
+        false => "bridge:\n  - [lan, wan]\n",
+    };
     format!(
         "version: 1\nports:\n  lan: {{ device: net_null0 }}\n  wan: {{ device: net_null1 }}\n\
-         bridge:\n  - [lan, wan]\nsystem:\n  workers: {workers}\n  metrics: 127.0.0.1:0\n  \
+         {bridge}system:\n  workers: {workers}\n  metrics: 127.0.0.1:0\n  \
          socket: {}\n{rules}",
         socket.display()
     )

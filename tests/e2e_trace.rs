@@ -162,7 +162,7 @@ fn why_packets_are_dropped_is_told() {
     // Everything of a conversation, and what is refused, as a capture.
     let file = lab.dir.join("capture.pcapng");
     let path = file.display().to_string();
-    let mut capture = Beside::start(&lab, "capture.log", &["capture", "-w", &path, "tcp"]);
+    let capture = Beside::start(&lab, "capture.log", &["capture", "-w", &path, "tcp"]);
     assert_eq!(curl(80), Some(0));
     assert_eq!(curl(25), Some(7));
     pause(500);

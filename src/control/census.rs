@@ -454,6 +454,7 @@ mod tests {
             original: ends(src, dst, sport, 80),
             reply: ends(dst, src, 80, sport),
             timeout: 1,
+            sctp_vtags: None,
             tcp_state: Some(TcpState::Established),
             sctp_state: None,
             seen_reply: true,

@@ -2,7 +2,7 @@
 //!
 //! Life-cycle: the control thread makes a [`Session`], sends it to every worker's mailbox, takes out of
 //! its queues what the workers put in, and ends it; a worker lets go of one that has ended in its next
-//! loop. Concurrency: a worker writes its own [`End`] and nothing else; it never waits: what finds the
+//! loop. Concurrency: a worker writes its own `End` and nothing else; it never waits: what finds the
 //! queue full, or comes too fast, is counted and left out. A worker without sessions looks at one empty
 //! list a burst.
 

@@ -2,8 +2,8 @@
 //!
 //! A worker that is asked calls [`Pipeline::trace`] instead of [`Pipeline::decide`] for packets that a
 //! [`Filter`] may mean. That is the same decision, before a [`Witness`]; what it saw is a [`Sighting`],
-//! of a fixed size and without allocation. The words ([`Explanation::of_traced`]) are found later, by
-//! another thread, from the [`Traced`] copy.
+//! of a fixed size and without allocation. The words are found later, by another thread, from the
+//! [`Traced`] copy: [`of_traced`](super::Explanation::of_traced).
 //!
 //! Life-cycle: a [`Traced`] is made by a worker, goes through a bounded queue, and is told. Concurrency:
 //! plain values.

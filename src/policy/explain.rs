@@ -97,7 +97,7 @@ impl<'a> Narrator<'a> {
     }
 
     /// For a packet of which is known what rules it matched, in order, the first of which
-    /// [`Steps`](super::Steps) has room for: what their limits said then, they are not asked again.
+    /// [`Steps`] has room for: what their limits said then, they are not asked again.
     #[must_use]
     pub fn along(&self, way: &'a [RuleId]) -> Self {
         Self {

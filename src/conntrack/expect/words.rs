@@ -129,7 +129,7 @@ pub(super) fn read(note: &Note<WORDS>) -> Option<Expectation> {
     decode(note.words())
 }
 
-/// What [`write`] made words of.
+/// What [`write()`] made words of.
 #[inline]
 pub(super) fn decode(words: [u64; WORDS]) -> Option<Expectation> {
     let [a, b, c, d, what, who, life, e, f, g, h, proto] = words;

@@ -42,6 +42,7 @@ awk -v passes=$((2 * packets)) -v root="$PWD/" '
         return names[id]
     }
     /^(fl|fi|fe)=/ { file = file_of($0); next }
+    /^cf[il]=/ { file_of($0); next }
     /^calls=/ { skip = 1; next }
     /^[0-9+*-]/ {
         line = $1 == "*" ? line : $1 ~ /^[+-]/ ? line + $1 : $1
@@ -59,6 +60,6 @@ printf '%s, %s flows: instructions a packet\n\nby file\n' "$name" "$flows"
 awk '$1 == "file" && $2 >= 1 { printf "%8.1f  %s\n", $2, $3 }' "$work/table"
 printf '\nby line\n'
 awk '$1 == "line"' "$work/table" | head -n "$lines" | while read -r _ count place; do
-    text=$(sed -n "${place##*:}p" "${place%:*}" 2>/dev/null | sed 's/^ *//')
+    text=$(sed -n "${place##*:}p" "${place%:*}" 2>/dev/null | sed 's/^ *//' || true)
     printf '%8.1f  %s  %s\n' "$count" "$place" "$text"
 done

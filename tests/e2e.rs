@@ -578,7 +578,9 @@ fn metrics_are_served_and_the_dashboards_names_are_among_them() {
     let mut lab = Lab::new("ef", Path::new(BINARY)).unwrap();
     let address = format!("127.0.0.1:{}", free_port());
     let head = lab.head(1, &address, "");
-    let counted = RULES.replace("{ name: ping,", "{ name: ping, count: pings,");
+    let counted = RULES
+        .replace("{ name: ping,", "{ name: ping, count: pings,")
+        .replace("dport: 9000,", "dport: 9000, limit: 9/second per source,");
     lab.write_policy(&(head + &counted)).unwrap();
     lab.start().unwrap();
     lab.lan.output(&["ping", "-c", "1", OUTSIDE.0]).unwrap();

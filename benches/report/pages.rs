@@ -159,6 +159,16 @@ fn stretch(results: &Value, step: &str) -> String {
                 out,
                 "  - longest loop of a worker before that: {before} µs, with it: {longest:.1} µs; p99: {p99} µs"
             );
+            if let [without, with] = it["slow_loops_a_second"]
+                .as_array()
+                .map_or(&[][..], Vec::as_slice)
+            {
+                let (without, with) = (figure(without), figure(with));
+                let _ = writeln!(
+                    out,
+                    "  - loops of over 100 µs a second: {without} without, {with} with"
+                );
+            }
         }
         for note in it["notes"].as_array().into_iter().flatten() {
             let _ = writeln!(out, "  - {}", text(note));

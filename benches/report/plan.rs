@@ -17,13 +17,13 @@ pub(crate) const STEPS: &[Step] = &[
         bench: "conntrack",
         // rounds of a few milliseconds, so that what else runs spoils some, and not all
         full: "--flows 1000,100000,1000000 --rounds 200 --packets 65536 --cases \
-               chase,tcp,tcp-sum,udp,path-tcp,path-notrack,insert,path-insert",
+               chase,tcp,tcp-burst8,tcp-sum,udp,path-tcp,path-notrack,insert,path-insert",
         quick: "--flows 1000,100000 --rounds 20 --packets 65536 --cases chase,tcp,tcp-sum,udp,path-tcp,insert,path-insert",
     },
     Step {
         name: "large",
         bench: "conntrack",
-        full: "--flows 10000000 --rounds 200 --packets 65536 --cases chase,tcp,udp,insert",
+        full: "--flows 10000000 --rounds 100 --packets 65536 --cases chase,tcp,tcp-burst8,udp,insert",
         quick: "--flows 1000000 --rounds 20 --packets 65536 --cases chase,tcp,udp,insert",
     },
     Step {

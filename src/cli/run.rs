@@ -254,6 +254,10 @@ mod appliance {
             self.0.link(PortId(port as u8)).map(link)
         }
 
+        fn gone(&self, port: usize) -> Option<String> {
+            self.0.gone(PortId(port as u8)).map(str::to_owned)
+        }
+
         fn spread(&self, owners: &[u8; BUCKETS]) {
             self.0.spread(owners);
         }

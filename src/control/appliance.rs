@@ -106,6 +106,11 @@ pub trait Nics: Send + Sync {
         None
     }
 
+    /// The interface of the kernel's that the port stood on, if that was removed.
+    fn gone(&self, _port: usize) -> Option<String> {
+        None
+    }
+
     /// Spreads packets anew: those of each bucket go to the worker that `owners` says.
     fn spread(&self, _owners: &[u8; BUCKETS]) {}
 }

@@ -7,26 +7,37 @@ use super::appliance::Appliance;
 impl Appliance {
     /// Looks at every port's link, and logs those that are not as they were.
     pub(super) fn look_at_links(&self) {
-        for (port, view) in self.ports.iter().enumerate() {
+        for (number, view) in self.ports.iter().enumerate() {
             // One that cannot be known any more is as it was seen last.
-            let Some(link) = self.nics.link(port) else {
+            let Some(link) = self.nics.link(number) else {
                 continue;
             };
             let mut links = self.links.lock();
-            let Some((seen, changes)) = links.get_mut(port) else {
+            let Some((seen, changes)) = links.get_mut(number) else {
                 continue;
             };
-            // The first look is no change.
-            if let Some(before) = seen.replace(link)
-                && before != link
-            {
-                *changes += 1;
-                let port = &view.name;
-                match link.up {
-                    false => tracing::warn!(port, "the link is down; it was {before}"),
-                    true => tracing::info!(port, "the link is {link}; it was {before}"),
+            let before = seen.replace(link);
+            let gone = match link.up {
+                true => None,
+                false => self.nics.gone(number),
+            };
+            let port = &view.name;
+            match (before, gone) {
+                (Some(before), _) if before == link => continue,
+                (_, Some(interface)) => tracing::error!(
+                    port,
+                    interface,
+                    "its interface was removed: nothing comes or goes by this port until a restart \
+                     finds the interface again"
+                ),
+                // The first look is no change.
+                (None, None) => continue,
+                (Some(before), None) if link.up => {
+                    tracing::info!(port, "the link is {link}; it was {before}");
                 }
+                (Some(before), None) => tracing::warn!(port, "the link is down; it was {before}"),
             }
+            *changes += 1;
         }
     }
 }

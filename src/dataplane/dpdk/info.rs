@@ -2,6 +2,8 @@
 
 use super::mempool::DATA_ROOM;
 use super::rss::Rss;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 /// A port as the policy wants it.
 #[derive(Clone, Debug)]
@@ -77,14 +79,49 @@ pub struct KernelEnd {
     pub index: u32,
     /// Its name when the port opened.
     pub name: String,
+    /// This process's descriptors of /dev/net/tun that it was behind then, if it is a tap.
+    taps: Vec<OsString>,
 }
 
+/// What the kernel says of each descriptor.
+const DESCRIPTORS: &str = "/proc/self/fdinfo";
+
 impl KernelEnd {
-    /// Whether the interface is (still) in the namespace whose sysfs we see.
-    pub(super) fn is_here(&self) -> bool {
-        let index = std::fs::read_to_string(format!("/sys/class/net/{}/ifindex", self.name));
-        index.is_ok_and(|i| i.trim() == self.index.to_string())
+    /// The interface of this index and name.
+    pub(super) fn new(index: u32, name: String) -> Self {
+        let taps = std::fs::read_dir(DESCRIPTORS).into_iter().flatten();
+        let taps = taps.filter_map(|entry| Some(entry.ok()?.file_name()));
+        let taps = taps.filter(|tap| behind(tap).as_deref() == Some(&*name));
+        Self {
+            index,
+            taps: taps.collect(),
+            name,
+        }
     }
+
+    /// Whether the interface is (still) in the namespace whose sysfs we see, by whatever name.
+    pub(super) fn is_here(&self) -> bool {
+        let index = self.index.to_string();
+        let is = |folder: PathBuf| {
+            std::fs::read_to_string(folder.join("ifindex")).is_ok_and(|it| it.trim() == index)
+        };
+        let net = Path::new("/sys/class/net");
+        let mut others = std::fs::read_dir(net).into_iter().flatten().flatten();
+        is(net.join(&self.name)) || others.any(|other| is(other.path()))
+    }
+
+    /// Whether a tap of this process's still has it, in whatever namespace, by whatever name.
+    pub(super) fn is_held(&self) -> bool {
+        let has = |tap: &OsString| behind(tap).is_some_and(|name| !name.is_empty());
+        self.taps.iter().any(has)
+    }
+}
+
+/// The interface behind a descriptor of /dev/net/tun; empty when that was removed.
+fn behind(descriptor: &OsStr) -> Option<String> {
+    let text = std::fs::read_to_string(Path::new(DESCRIPTORS).join(descriptor)).ok()?;
+    let mut names = text.lines().filter_map(|line| line.strip_prefix("iff:"));
+    names.next().map(|name| name.trim().to_owned())
 }
 
 /// The device's counters.

@@ -196,21 +196,31 @@ impl Ports {
     }
 
     /// The link as it is now, without waiting; `None` as with [`Ports::stats`], and for a tap whose
-    /// interface went to another namespace: its driver would call that down.
+    /// interface went to another namespace: its driver would call that down. One whose interface is gone
+    /// is down, whatever its driver says.
     #[must_use]
     pub fn link(&self, port: PortId) -> Option<Link> {
-        let port = usize::from(port.0);
-        if self
-            .info
-            .get(port)?
-            .kernel
-            .as_ref()
-            .is_some_and(|end| !end.is_here())
-        {
-            return None;
+        let at = usize::from(port.0);
+        let kernel = self.info.get(at)?.kernel.as_ref();
+        if kernel.is_some_and(|end| !end.is_here()) {
+            let down = Link {
+                up: false,
+                mbps: None,
+                full_duplex: false,
+            };
+            return self.gone(port).is_some().then_some(down);
         }
         let _one_at_a_time = self.shared.control.lock();
-        self.shared.ports.get(port)?.link()
+        self.shared.ports.get(at)?.link()
+    }
+
+    /// The interface of the kernel's that a port stood on, if that was removed. A packet socket loses
+    /// it to another namespace too.
+    #[must_use]
+    pub fn gone(&self, port: PortId) -> Option<&str> {
+        let info = self.info.get(usize::from(port.0))?;
+        let end = info.kernel.as_ref()?;
+        (!end.is_here() && !end.is_held()).then_some(&*end.name)
     }
 }
 

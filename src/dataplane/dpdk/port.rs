@@ -261,10 +261,8 @@ impl Port {
             mtu,
             promiscuous,
             rss,
-            kernel: (caps.if_index != 0).then(|| KernelEnd {
-                index: caps.if_index,
-                name: text(&caps.if_name),
-            }),
+            kernel: (caps.if_index != 0)
+                .then(|| KernelEnd::new(caps.if_index, text(&caps.if_name))),
         })
     }
 

@@ -3,7 +3,8 @@
 //! Life-cycle: `serve` runs on the control thread until the appliance stops; each connection is
 //! a task that reads one request, streams its answer, and reads the next. Concurrency: requests
 //! are answered on helper threads, which hand finished lines over through a short channel; a
-//! client that reads slowly holds up its own helper and nobody else. Connections are bounded.
+//! client that reads slowly holds up its own helper and nobody else. Connections are bounded. Clients are
+//! told from strangers by the user that the kernel says they are.
 
 use super::appliance::Appliance;
 use super::flows::WorkerError;
@@ -42,6 +43,8 @@ const UNREAD: Duration = Duration::from_secs(600);
 const WATCH: Duration = Duration::from_millis(200);
 /// Events that are collected before they are sent.
 const BATCH: usize = 1024;
+/// What a client is told that is another user.
+const STRANGER: &str = "this socket is for root and the user that the appliance runs as";
 /// Bytes that are collected before they are sent.
 const CHUNK: usize = 32 * 1024;
 
@@ -59,6 +62,10 @@ pub(super) async fn serve(listener: &ApiListener, appliance: Arc<Appliance>) -> 
                 continue;
             }
         };
+        if !welcome(&stream) {
+            let _ = stream.try_write(&failed_line(STRANGER, Value::Null));
+            continue;
+        }
         let Ok(place) = places.clone().try_acquire_owned() else {
             let line = failed_line("too many connections; try again", Value::Null);
             let _ = stream.try_write(&line);
@@ -72,6 +79,18 @@ pub(super) async fn serve(listener: &ApiListener, appliance: Arc<Appliance>) -> 
             }
         });
     }
+}
+
+/// Whether a client is the user that the appliance runs as, or root: whatever the permissions of the
+/// socket have become.
+fn welcome(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let peer = stream.peer_cred();
+    let known = peer.is_ok_and(|peer| peer.uid() == own || peer.uid() == 0);
+    if !known {
+        tracing::warn!("control socket: another user's request is refused");
+    }
+    known
 }
 
 /// Serves one connection to its end.

@@ -3,7 +3,7 @@
 //!
 //! The API socket is bound in a directory that only its owner can enter, given mode 0600, and
 //! then renamed into place: it is never there with other permissions, and never half ready. A
-//! lock file beside it tells a running appliance from what a crashed one left behind.
+//! lock file beside it, which says whose it is, tells a running appliance from what a crashed one left.
 //!
 //! Life-cycle: bound once; the socket file goes when the [`ApiListener`] is dropped, the lock
 //! with it. Concurrency: two appliances that start at once find one lock.
@@ -11,7 +11,7 @@
 use crate::policy::System;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::net::{self, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -36,10 +36,15 @@ pub enum StartError {
     },
     /// Another appliance runs.
     #[error(
-        "another shardwall is running: it holds {}; stop it, or set system.socket in the policy \
-         to another path", .0.display()
+        "another shardwall is running{}: it holds {}; stop it, or set system.socket in the policy \
+         to another path", process(*pid), path.display()
     )]
-    Running(PathBuf),
+    Running {
+        /// Its socket.
+        path: PathBuf,
+        /// Its process, if it says.
+        pid: Option<u32>,
+    },
     /// Something that is no socket is in the way.
     #[error(
         "{} exists and is not a socket; remove it, or set system.socket in the policy to another \
@@ -58,6 +63,10 @@ pub enum StartError {
         /// What went wrong.
         error: io::Error,
     },
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
 /// Everything that the control thread listens on.
@@ -123,7 +132,8 @@ impl ApiListener {
             }
             // Not one of ours, which would hold the lock, but alive.
             Ok(_) if UnixStream::connect(path).is_ok() => {
-                return Err(StartError::Running(path.into()));
+                let path = path.into();
+                return Err(StartError::Running { path, pid: None });
             }
             Ok(_) => tracing::info!(
                 path = %path.display(),
@@ -169,8 +179,18 @@ fn lock(path: &Path) -> Result<File, StartError> {
         error,
     })?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StartError::Running(path.into())),
+        Ok(()) => {
+            // For whoever comes later; that it is there is enough, whatever it says.
+            let _ = lock.set_len(0);
+            let _ = writeln!(&lock, "{}", std::process::id());
+            Ok(lock)
+        }
+        Err(TryLockError::WouldBlock) => Err(StartError::Running {
+            path: path.into(),
+            pid: fs::read_to_string(&name)
+                .ok()
+                .and_then(|text| text.trim().parse().ok()),
+        }),
         Err(TryLockError::Error(error)) => Err(StartError::Socket {
             step: "lock",
             path: name,

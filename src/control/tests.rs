@@ -924,7 +924,7 @@ fn the_socket_is_private_and_replaces_only_a_dead_one() {
         .collect();
     assert_eq!(left.len(), 2, "the socket and its lock: {left:?}");
     match ApiListener::bind(&path) {
-        Err(error @ StartError::Running(_)) => {
+        Err(error @ StartError::Running { .. }) => {
             assert!(
                 error
                     .to_string()
@@ -948,7 +948,7 @@ fn the_socket_is_private_and_replaces_only_a_dead_one() {
     let alien = UnixListener::bind(&path).unwrap();
     assert!(matches!(
         ApiListener::bind(&path),
-        Err(StartError::Running(_))
+        Err(StartError::Running { .. })
     ));
     drop(alien);
     fs::remove_file(&path).unwrap();

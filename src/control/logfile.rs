@@ -1,8 +1,9 @@
 //! The log as a file, opened anew when it was moved away.
 //!
 //! Life-cycle: opened at start, and again with each reload, so that whoever rotates logs sends
-//! SIGHUP as ever. Concurrency: any thread writes, a line at a time, under a lock that workers never
-//! take.
+//! SIGHUP as ever. What cannot be written, on a full disk, is lost and counted; standard error is told
+//! once, and again when lines are written. Concurrency: any thread writes, a line at a time, under a lock
+//! that workers never take.
 
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -15,7 +16,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
-    file: Mutex<File>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Lines in a row that could not be written.
+    lost: u64,
 }
 
 impl LogFile {
@@ -26,7 +34,10 @@ impl LogFile {
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
-            file: Mutex::new(open(path)?),
+            open: Mutex::new(Open {
+                file: open(path)?,
+                lost: 0,
+            }),
         })
     }
 
@@ -36,7 +47,7 @@ impl LogFile {
     /// As [`LogFile::open`]; then the file from before stays in use.
     pub fn reopen(&self) -> io::Result<()> {
         let file = open(&self.path)?;
-        *self.file.lock() = file;
+        self.open.lock().file = file;
         Ok(())
     }
 
@@ -60,17 +71,49 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+impl LogFile {
+    /// Writes a line whole or not at all: what follows half of one could not be read.
+    #[allow(clippy::print_stderr)] // where else could it be said?
+    fn line(&self, line: &[u8]) {
+        let mut open = self.open.lock();
+        let before = open.file.metadata().map(|about| about.len());
+        let written = open.file.write_all(line);
+        let path = self.path.display();
+        match (written, open.lost) {
+            (Ok(()), 0) => {}
+            (Ok(()), lost) => {
+                eprintln!("shardwall: the log {path} goes on; {lost} lines of it are lost");
+                open.lost = 0;
+            }
+            (Err(error), lost) => {
+                if let Ok(len) = before {
+                    let _ = open.file.set_len(len);
+                }
+                if lost == 0 {
+                    eprintln!(
+                        "shardwall: cannot write the log {path}: {error}; its lines are lost until \
+                         they can be written"
+                    );
+                }
+                open.lost += 1;
+            }
+        }
+    }
+}
+
 impl Write for &LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.file.lock().write(line)
+        self.line(line);
+        Ok(line.len())
     }
 
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        self.file.lock().write_all(line)
+        self.line(line);
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.lock().flush()
+        Ok(())
     }
 }
 

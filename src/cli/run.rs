@@ -41,6 +41,9 @@ mod appliance {
     use std::sync::Arc;
     use tracing::{error, info, warn};
 
+    /// Exit code for a policy that is not valid: starting again would not help.
+    const WRONG_POLICY: u8 = 2;
+
     /// Runs the appliance under the policy in the file at `policy` until it is told to stop.
     #[allow(clippy::print_stderr)] // diagnostics underline the policy's text: for people
     pub(in crate::cli) fn execute(policy: &Path) -> ExitCode {
@@ -48,7 +51,7 @@ mod appliance {
             Ok(checked) => checked,
             Err(errors) => {
                 eprintln!("{errors}");
-                return ExitCode::FAILURE;
+                return ExitCode::from(WRONG_POLICY);
             }
         };
         checked.warn_of_time(unix_time() as u64);
@@ -72,7 +75,8 @@ mod appliance {
         let mut placement = match &policy.system.workers {
             Workers::Count(_) => Placement::choose(workers),
             Workers::Cores(cores) => {
-                let cores = cores.iter().copied().map(usize::from).collect();
+                let cores: Vec<_> = cores.iter().copied().map(usize::from).collect();
+                widen(&cores);
                 Placement {
                     cores,
                     idle: Idle::Spin,
@@ -156,22 +160,10 @@ mod appliance {
         workers: u16,
         placement: &Placement,
     ) -> Result<(Eal, Ports, Vec<crate::dataplane::dpdk::DpdkIo>), DpdkError> {
-        let specs: Vec<PortSpec> = policy
-            .ports
-            .iter()
-            .map(|port| PortSpec {
-                rx_queues: port.queues,
-                mtu: port.mtu,
-                promiscuous: port.promiscuous,
-                ..PortSpec::new(&port.name, &port.device)
-            })
-            .collect();
+        let specs = specs(policy);
         debug_assert!(specs.len() <= MAX_PORTS);
         let system = &policy.system;
-        let mbufs = system
-            .mbufs
-            .unwrap_or(0)
-            .max(Ports::most_mbufs(&specs, workers));
+        let mbufs = mbufs(policy, &specs, workers);
         let mut options = EalOptions {
             worker_cores: placement.cores.clone(),
             hugepages: match system.hugepages {
@@ -191,6 +183,34 @@ mod appliance {
         let eal = Eal::init(&options)?;
         let (ports, ios) = Ports::open(&eal, &specs, workers, mbufs)?;
         Ok((eal, ports, ios))
+    }
+
+    /// The ports of `policy` as they are asked for.
+    fn specs(policy: &Policy) -> Vec<PortSpec> {
+        let ports = policy.ports.iter().map(|port| PortSpec {
+            rx_queues: port.queues,
+            mtu: port.mtu,
+            promiscuous: port.promiscuous,
+            ..PortSpec::new(&port.name, &port.device)
+        });
+        ports.collect()
+    }
+
+    /// Buffers in each pool.
+    fn mbufs(policy: &Policy, specs: &[PortSpec], workers: u16) -> u32 {
+        let wanted = policy.system.mbufs.unwrap_or(0);
+        wanted.max(Ports::most_mbufs(specs, workers))
+    }
+
+    /// Lets this process use these cores too: `isolcpus` takes cores from everybody who does not ask
+    /// for them. What is not to be had is told when the workers start.
+    fn widen(cores: &[usize]) {
+        let Ok(mut set) = sched_getaffinity(None) else {
+            return;
+        };
+        let known = cores.iter().filter(|core| **core < CpuSet::MAX_CPU);
+        known.for_each(|core| set.set(*core));
+        let _ = sched_setaffinity(None, &set);
     }
 
     /// Moves this thread, and what it starts from now on, off the workers' cores if there are

@@ -1,10 +1,12 @@
 //! The command line's grammar, from which help, and later the man page and completions, are made.
 
 mod conntrack;
+mod doctor;
 mod top;
 mod trace;
 
 pub use conntrack::{ConntrackArgs, ExpectArgs, ExpectOutput, Family};
+pub use doctor::DoctorArgs;
 pub use top::TopArgs;
 pub use trace::{CaptureArgs, TraceArgs, WhichArgs};
 
@@ -22,6 +24,9 @@ const BUILD: &str = concat!(
     ")"
 );
 
+/// Where the appliance listens, unless its policy or the command line says another path.
+pub const SOCKET: &str = "/run/shardwall/control.sock";
+
 /// A stateful firewall appliance on DPDK poll-mode drivers.
 #[derive(Debug, Parser)]
 #[command(name = "shardwall", version = BUILD, max_term_width = 100)]
@@ -35,7 +40,7 @@ pub struct Args {
         global = true,
         value_name = "PATH",
         env = "SHARDWALL_SOCKET",
-        default_value = "/run/shardwall/control.sock"
+        default_value = SOCKET
     )]
     pub socket: PathBuf,
     /// What to do.
@@ -93,6 +98,9 @@ pub enum Command {
     Reload(ReloadArgs),
     /// Say what putting a policy in force would change: rules, and flows that it would not let begin.
     Diff(DiffArgs),
+    /// Say whether this box is ready for the appliance (hugepages, IOMMU, drivers, cores, limits and more),
+    /// and the command that mends what is not.
+    Doctor(DoctorArgs),
     /// Two network namespaces with the firewall between them, and real traffic through it.
     Demo(DemoArgs),
 }

@@ -13,6 +13,7 @@ mod capture;
 mod check;
 mod demo;
 mod diff;
+mod doctor;
 mod drops;
 mod events;
 mod expect;
@@ -53,6 +54,9 @@ fn dispatch(args: Args) -> ExitCode {
         }
         Command::Explain(args) => print(&|out| explain::execute(&args, &socket, out)),
         Command::Demo(args) => demo::execute(args.keep),
+        Command::Doctor(args) => {
+            Output::standard_code(format, |out| doctor::execute(&args, &socket, out))
+        }
         Command::Check(args) => print(&|out| check::check(&args, out)),
         Command::Schema => print(&|out| schema::execute(out)),
         Command::Import(args) => Output::standard_code(format, |out| import::execute(&args, out)),

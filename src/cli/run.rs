@@ -5,7 +5,13 @@
 //! thread says stop, the workers park and drain, the ports close, DPDK goes.
 
 #[cfg(feature = "dpdk")]
-pub(super) use appliance::execute;
+pub(super) use appliance::{execute, hugepages_mb};
+
+/// Without ports no memory is taken for them.
+#[cfg(not(feature = "dpdk"))]
+pub(super) fn hugepages_mb(_policy: &crate::policy::Policy) -> Option<u64> {
+    None
+}
 
 /// Without the `dpdk` feature there are no ports to run on.
 #[cfg(not(feature = "dpdk"))]
@@ -200,6 +206,14 @@ mod appliance {
     fn mbufs(policy: &Policy, specs: &[PortSpec], workers: u16) -> u32 {
         let wanted = policy.system.mbufs.unwrap_or(0);
         wanted.max(Ports::most_mbufs(specs, workers))
+    }
+
+    /// Hugepages that the appliance takes under `policy`, in MB.
+    pub(in crate::cli) fn hugepages_mb(policy: &Policy) -> Option<u64> {
+        let workers = policy.system.workers.count() as u16;
+        let mbufs = mbufs(policy, &specs(policy), workers);
+        let derived = mempool::memory_mb(mbufs, mempool::DATA_ROOM, 1, true);
+        Some(policy.system.memory.unwrap_or(derived).into())
     }
 
     /// Lets this process use these cores too: `isolcpus` takes cores from everybody who does not ask

@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod clock;
 pub mod command;
+pub mod device;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod examples;

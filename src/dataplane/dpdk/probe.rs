@@ -7,6 +7,7 @@ use super::eal::Eal;
 use super::error::{DpdkError, Log, reason};
 use super::info::PortSpec;
 use super::port::Port;
+use crate::dataplane::device::{argument, base, driver_of, full_address, is_pci};
 use std::ffi::CString;
 use std::fs;
 use std::path::PathBuf;
@@ -23,28 +24,6 @@ pub fn pci_devices(specs: &[PortSpec]) -> Vec<String> {
         .map(|s| s.device.clone())
         .filter(|d| is_pci(d))
         .collect()
-}
-
-/// The device without its arguments.
-fn base(device: &str) -> &str {
-    device.split(',').next().unwrap_or(device)
-}
-
-/// Whether this is `[domain:]bus:device.function`.
-fn is_pci(device: &str) -> bool {
-    let parts: Vec<&str> = base(device).split([':', '.']).collect();
-    let hex = |s: &&str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_hexdigit());
-    (parts.len() == 3 || parts.len() == 4) && base(device).contains('.') && parts.iter().all(hex)
-}
-
-/// The address with its domain, as the kernel and DPDK name the device.
-fn full_address(device: &str) -> String {
-    let address = base(device).to_ascii_lowercase();
-    if address.matches(':').count() == 1 {
-        format!("0000:{address}")
-    } else {
-        address
-    }
 }
 
 fn sysfs(device: &str) -> PathBuf {
@@ -112,9 +91,7 @@ fn busy_tap(device: &str) -> Option<&str> {
     if driver_of(device) != "net_tap" {
         return None;
     }
-    let interface = device
-        .split(',')
-        .find_map(|arg| arg.strip_prefix("iface="))?;
+    let interface = argument(device, "iface")?;
     let carrier = PathBuf::from("/sys/class/net")
         .join(interface)
         .join("carrier");
@@ -164,11 +141,6 @@ fn explain_pci(device: &str, ret: i32) -> (String, String) {
     }
 }
 
-/// `net_tap` of `net_tap0,iface=lan`.
-fn driver_of(device: &str) -> &str {
-    base(device).trim_end_matches(|c: char| c.is_ascii_digit())
-}
-
 fn explain_virtual(device: &str, ret: i32, log: &Log) -> (String, String) {
     let driver = driver_of(device);
     if log.says("failed to parse device") || log.says("no driver supports") {
@@ -204,30 +176,6 @@ fn explain_virtual(device: &str, ret: i32, log: &Log) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pci_addresses_are_told_from_virtual_devices() {
-        for yes in [
-            "0000:03:00.1",
-            "03:00.1",
-            "0000:af:1f.7,arg=1",
-            "10000:01:00.0",
-        ] {
-            assert!(is_pci(yes), "{yes}");
-        }
-        for no in [
-            "net_tap0,iface=sw-lan",
-            "net_pcap0,rx_pcap=a.pcap",
-            "net_null0",
-            "",
-            "1.2",
-            "eth0:1",
-        ] {
-            assert!(!is_pci(no), "{no}");
-        }
-        assert_eq!(full_address("AF:00.1,x=y"), "0000:af:00.1");
-        assert_eq!(driver_of("net_af_packet12,iface=a1"), "net_af_packet");
-    }
 
     #[test]
     fn a_missing_nic_is_said_to_be_missing() {

@@ -1,12 +1,14 @@
-//! The command line's grammar, from which help, and later the man page and completions, are made.
+//! The command line's grammar, from which help, the manual pages and the completions are made.
 
 mod conntrack;
 mod doctor;
+mod manual;
 mod top;
 mod trace;
 
 pub use conntrack::{ConntrackArgs, ExpectArgs, ExpectOutput, Family};
 pub use doctor::DoctorArgs;
+pub use manual::ManualArgs;
 pub use top::TopArgs;
 pub use trace::{CaptureArgs, TraceArgs, WhichArgs};
 
@@ -103,6 +105,9 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Two network namespaces with the firewall between them, and real traffic through it.
     Demo(DemoArgs),
+    /// Write the manual pages and the shells' completions.
+    #[command(hide = true)]
+    Manual(ManualArgs),
 }
 
 /// Options of `run`.

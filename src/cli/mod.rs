@@ -20,6 +20,7 @@ mod expect;
 mod explain;
 mod import;
 pub mod lab;
+pub mod manual;
 mod output;
 mod ports;
 mod remote;
@@ -54,6 +55,7 @@ fn dispatch(args: Args) -> ExitCode {
         }
         Command::Explain(args) => print(&|out| explain::execute(&args, &socket, out)),
         Command::Demo(args) => demo::execute(args.keep),
+        Command::Manual(args) => print(&|out| manual::execute(&args, out)),
         Command::Doctor(args) => {
             Output::standard_code(format, |out| doctor::execute(&args, &socket, out))
         }

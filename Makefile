@@ -2,9 +2,11 @@
 # make test      every check that a change must pass
 # make sanitize  the unit tests under the thread and the address sanitizer
 # make bench     the benchmarks, each against its peers, into benches/results (QUICK=1 takes minutes)
+# make deb       the Debian 12 package, into target/debian
+# make test-deb  installs it in a clean Debian tree, boots that, uses it and removes it (root; DEB=FILE: that one)
 # make fmt       formats the sources
 # make clean     removes what was built
-.PHONY: help demo test sanitize bench fmt clean
+.PHONY: help demo test sanitize bench deb test-deb fmt clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +27,17 @@ sanitize:
 bench:
 	deploy/setup.sh bench
 	cargo bench --locked --bench report -- $(if $(QUICK),--quick,--full)
+
+# The pages and completions are the binary's own.
+deb:
+	deploy/setup.sh deb
+	cargo build --release --locked
+	rm -rf target/package
+	$${CARGO_TARGET_DIR:-target}/release/shardwall manual target/package
+	cargo deb --no-build --locked --strip
+
+test-deb: $(if $(DEB),,deb)
+	deploy/test-deb.sh $(DEB)
 
 fmt:
 	cargo fmt --all

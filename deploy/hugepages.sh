@@ -12,9 +12,9 @@ NODES=/sys/devices/system/node
 
 usage() {
     cat <<USAGE
-Usage: deploy/hugepages.sh [--size 2M|1G] (--count N | --memory SIZE) [--node N] [--persist]
-       deploy/hugepages.sh --show
-       deploy/hugepages.sh --undo
+Usage: ${0##*/} [--size 2M|1G] (--count N | --memory SIZE) [--node N] [--persist]
+       ${0##*/} --show
+       ${0##*/} --undo
 
 Sets how many hugepages the kernel holds in reserve, and checks what it granted.
 

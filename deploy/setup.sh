@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Installs what `make demo`, `make test` and `make bench` need and is not there yet.
+# Installs what `make demo`, `make test`, `make bench` and `make deb` need and is not there yet.
 set -euo pipefail
 
 RUST_MIN=1.95
 
 usage() {
     cat <<USAGE
-Usage: deploy/setup.sh demo|test|bench
+Usage: deploy/setup.sh demo|test|bench|deb
 
-Installs what is missing for \`make demo\`, \`make test\` or \`make bench\` on Debian 12, and says what to do where
-it cannot. Changes nothing, and asks no network, when everything is there.
+Installs what is missing for \`make demo\`, \`make test\`, \`make bench\` or \`make deb\` and \`make test-deb\`
+on Debian 12, and says what to do where it cannot. Changes nothing, and asks no network, when everything is there.
 
   demo   the compiler's needs, DPDK with the virtual-device drivers, and the demo's programs
   test   all of that, and the programs that the tests and the checks run
   bench  what the demo needs, and those that the benchmarks compare with
+  deb    what the demo needs, cargo-deb, and what \`make test-deb\` makes and boots a clean Debian with
 
 Needs root or sudo only when a package is missing.
 USAGE
@@ -33,12 +34,15 @@ DEMO_PACKAGES=(
     iproute2 iputils-ping curl python3 socat ethtool ca-certificates
 )
 # dpdk-dev has testpmd; systemd is here for systemd-analyze, valgrind to count instructions, and the
-# browser, which needs a font, to look at the status page.
+# browser, which needs a font, to look at the status page. mandoc and groff read the manual pages, the shells
+# their completions.
 TEST_PACKAGES=(
     "${DEMO_PACKAGES[@]}" conntrack nftables tcpdump dpdk-dev systemd valgrind
-    chromium-headless-shell fonts-dejavu-core
+    chromium-headless-shell fonts-dejavu-core mandoc groff-base fish zsh
 )
 BENCH_PACKAGES=("${DEMO_PACKAGES[@]}" conntrack nftables dpdk-dev util-linux)
+# systemd-nspawn boots the tree that debootstrap makes.
+DEB_PACKAGES=("${DEMO_PACKAGES[@]}" debootstrap systemd-container dpkg-dev)
 # The benches run a switch of their own.
 PEER_PACKAGES=(openvswitch-switch openvswitch-switch-dpdk)
 # What tests/real runs: servers and clients of the protocols that have helpers. The library is one
@@ -201,6 +205,12 @@ need_cargo_fuzz() {
     cargo install cargo-fuzz --locked >&2
 }
 
+need_cargo_deb() {
+    command -v cargo-deb >/dev/null && return 0
+    say "building cargo-deb, which takes some minutes"
+    cargo install cargo-deb --locked >&2
+}
+
 # Installing the package would start a Prometheus server on this machine, so its programs are unpacked
 # beside the build instead.
 need_prometheus() {
@@ -246,6 +256,7 @@ main() {
             if [[ ! -x /usr/sbin/sendmail ]]; then programs+=(msmtp-mta); fi
             ;;
         bench) packages=("${BENCH_PACKAGES[@]}") programs=("${PEER_PACKAGES[@]}") ;;
+        deb) packages=("${DEB_PACKAGES[@]}") ;;
         -h | --help)
             usage
             return 0
@@ -268,6 +279,7 @@ main() {
         need_prometheus
         need_grafana_schema
     fi
+    if [[ $1 == deb ]]; then need_cargo_deb; fi
     if [[ ! -c /dev/net/tun ]]; then
         say "warning: /dev/net/tun is not there (modprobe tun); net_tap ports need it"
     fi

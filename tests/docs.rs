@@ -1,5 +1,6 @@
-//! Tables in the README that repeat the code are made from it. `UPDATE_DOCS=1 cargo test --test
-//! docs` writes them; without it a stale one fails.
+//! Tables in the documents that repeat the code are made from it. `UPDATE_DOCS=1 cargo test --test
+//! docs` writes them; without it a stale one fails. `docs/links.rs` follows their links, and
+//! `docs/examples.rs` checks their policies.
 
 use shardwall::cli::manual::Reference;
 use shardwall::conntrack::helper::{Class, Refusal};
@@ -11,11 +12,16 @@ use shardwall::policy::MAX_PORTS;
 use std::fmt::Write;
 use std::path::Path;
 
+#[path = "docs/examples.rs"]
+mod examples;
+#[path = "docs/links.rs"]
+mod links;
+
 /// A table, between two markers with its name.
-fn table(readme: &str, name: &str, table: &str) -> String {
+fn table(page: &str, name: &str, table: &str) -> String {
     let begin = format!("<!-- {name}: generated, `UPDATE_DOCS=1 cargo test --test docs` -->\n");
     let end = format!("<!-- end of {name} -->");
-    let (head, rest) = readme
+    let (head, rest) = page
         .split_once(&begin)
         .unwrap_or_else(|| panic!("the marker before the {name}"));
     let (_, tail) = rest
@@ -57,19 +63,19 @@ fn class(class: &Class) -> String {
 }
 
 #[test]
-fn the_readme_has_every_drop_reason_helper_and_refusal() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(&path).unwrap();
-    let want = table(&readme, "drop reasons", &drop_reasons());
-    let want = table(&want, "refusals", &refusals());
-    let want = table(&want, "helpers", &helpers());
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, want).unwrap();
-    } else {
-        assert!(
-            readme == want,
-            "README.md is stale: run UPDATE_DOCS=1 cargo test --test docs"
-        );
+fn the_pages_have_every_drop_reason_helper_and_refusal() {
+    for (path, name, of) in [
+        (
+            "docs/troubleshooting.md",
+            "drop reasons",
+            drop_reasons as fn() -> String,
+        ),
+        ("docs/policy.md", "refusals", refusals),
+        ("docs/policy.md", "helpers", helpers),
+    ] {
+        let full = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        let page = std::fs::read_to_string(full).unwrap();
+        keep(path, &table(&page, name, &of()));
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! What cannot be the same is told apart before it is compared, and nothing else: numbers of flows
 //! (`-o id`) and dates are each side's own; seconds may differ by [`SLACK`]; of a flow that was expected we
-//! say so, and by whom, where the program says nothing (the README's list of differences has it); the
+//! say so, and by whom, where the program says nothing (`docs/netfilter.md` lists it); the
 //! kernel counts those that hold a flow (`use=`), we do not; and the order of a table is each side's own.
 //! Options that the program reads in ways that nobody can want are in [`DIFFERENT`] and [`SAFER`].
 //!

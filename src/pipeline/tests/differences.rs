@@ -1,5 +1,5 @@
-//! What the path does on purpose otherwise than the kernel, one test for each row of the README's
-//! table that is about it.
+//! What the path does on purpose otherwise than the kernel, one test for each row of the
+//! table in `docs/netfilter.md` that is about it.
 
 use super::*;
 use crate::conntrack::event::{Kind, Queue, changed};

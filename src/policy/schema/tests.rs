@@ -221,7 +221,7 @@ fn json(text: &str) -> Value {
     serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// Every file of the repository that could be a policy, and the examples of the README.
+/// Every file of the repository that could be a policy, and the examples of the README and the pages.
 fn policies() -> Vec<(String, String, PathBuf)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
@@ -242,10 +242,15 @@ fn policies() -> Vec<(String, String, PathBuf)> {
             }
         }
     }
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    for part in readme.split("```yaml\n").skip(1) {
-        let (text, _) = part.split_once("```").unwrap();
-        found.push(("README.md".into(), text.into(), PathBuf::new()));
+    let mut pages = vec![root.join("README.md")];
+    let docs = std::fs::read_dir(root.join("docs")).unwrap();
+    pages.extend(docs.map(|entry| entry.unwrap().path()));
+    for page in pages {
+        let all = std::fs::read_to_string(&page).unwrap();
+        for part in all.split("```yaml\n").skip(1) {
+            let (text, _) = part.split_once("```").unwrap();
+            found.push((page.display().to_string(), text.into(), PathBuf::new()));
+        }
     }
     found
 }

@@ -497,7 +497,8 @@ fn refused(lab: &Lab, policy: &str) -> String {
     ])
     .unwrap();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert_eq!(out.status.code(), Some(1), "{said}");
+    // 2 says that the policy is wrong, 1 that the box does not have what it asks for.
+    assert!(matches!(out.status.code(), Some(1 | 2)), "{said}");
     said
 }
 

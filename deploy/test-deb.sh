@@ -49,20 +49,25 @@ inside() {
 exec >/report 2>&1
 set -uo pipefail
 pass() { echo "ok   $*"; }
-fail() { echo "FAIL $*"; }
+fail() {
+    echo "FAIL $*"
+    cat /tmp/said
+    journalctl -u shardwall --no-pager -n 20
+    touch /tmp/failed
+}
 # What the rest depends on.
 need() {
     check "$@"
-    if [ -e /tmp/failed ]; then
-        systemctl --no-pager --full status shardwall
-        journalctl -u shardwall --no-pager -n 30
-        exit 1
-    fi
+    if [ -e /tmp/failed ]; then exit 1; fi
 }
 check() {
     local what=$1
     shift
-    if "$@" >/tmp/said 2>&1; then pass "$what"; else fail "$what"; cat /tmp/said; touch /tmp/failed; fi
+    if "$@" >/tmp/said 2>&1; then pass "$what"; else fail "$what"; fi
+}
+journal() {
+    journalctl --sync
+    journalctl -u shardwall --no-pager
 }
 main_pid() { systemctl show -P MainPID shardwall; }
 
@@ -107,7 +112,7 @@ check "systemctl reload" systemctl reload shardwall
 check "the new policy is in force" grep -qw ping2 <(shardwall rules)
 sed -i 's/ct: new/ct: knew/' /etc/shardwall/policy.yaml
 check "a policy with a mistake fails the reload" bash -c '! systemctl reload shardwall'
-check "the journal says why" grep -q knew <(journalctl -u shardwall --no-pager)
+check "the journal says why" grep -q knew <(journal)
 check "the one before stays" grep -qw ping2 <(shardwall rules)
 check "it is active all the same" systemctl is-active shardwall
 check "traffic passes still" pings
@@ -118,7 +123,7 @@ check "SIGHUP opens the log anew" bash -c 'systemctl kill -s HUP --kill-whom=mai
 
 old=$(main_pid)
 kill -9 "$old"
-for _ in $(seq 100); do [ "$(systemctl is-active shardwall)" = active ] && [ "$(main_pid)" != "$old" ] && break; sleep 0.1; done
+for _ in $(seq 300); do [ "$(systemctl is-active shardwall)" = active ] && [ "$(main_pid)" != "$old" ] && break; sleep 0.1; done
 check "kill -9: systemd starts it anew" test "$(main_pid)" != "$old" -a "$(systemctl is-active shardwall)" = active
 wire
 check "kill -9: traffic passes" pings
@@ -126,7 +131,7 @@ old=$(main_pid)
 # All of it stands still, as if a worker never came back: nobody feeds the watchdog.
 systemctl kill -s STOP --kill-whom=main shardwall
 for _ in $(seq 600); do [ "$(main_pid)" != "$old" ] && [ "$(systemctl is-active shardwall)" = active ] && break; sleep 0.1; done
-check "stalled: the watchdog has it started anew" grep -q "Watchdog timeout" <(journalctl -u shardwall --no-pager)
+check "stalled: the watchdog has it started anew" grep -q "Watchdog timeout" <(journal)
 check "stalled: it runs" test "$(main_pid)" != "$old" -a "$(systemctl is-active shardwall)" = active
 wire
 check "stalled: traffic passes" pings
@@ -205,7 +210,7 @@ UNIT
     timeout 240 systemd-nspawn --quiet --directory="$tree" --boot --register=no --keep-unit --private-network \
         --bind=/dev/net/tun --bind="$work/report:/report" --bind-ro=/sys/module --console=pipe \
         systemd.unit=inside.service >"$work/boot.log" 2>&1 </dev/null || true
-    rm -f "$tree/etc/systemd/system/inside.service" "$tree/root/inside"
+    rm -f "$tree/etc/systemd/system/inside.service" "$tree/root/inside" "$tree/report"
     cat "$work/report"
     if ! tail -n 1 "$work/report" | grep -qx done; then
         tail -n 30 "$work/boot.log"

@@ -1,6 +1,6 @@
 //! `doctor`: is this box ready for the appliance, and what mends what is not.
 //!
-//! Each check looks at a [`Site`](site::Site) and says what it found; the table [`CHECKS`] is the order
+//! Each check looks at a [`Site`] and says what it found; the table [`CHECKS`] is the order
 //! in which they are told. Checks only look: nothing is changed, and what the running appliance knows is
 //! asked of it.
 

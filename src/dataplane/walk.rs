@@ -1,12 +1,12 @@
 //! Walks over all flows of a shard, for whoever lists, ends or judges them.
 //!
-//! A walk is done by the worker, which alone may touch its shard, in steps of at most [`SCAN`] entries,
+//! A walk is done by the worker, which alone may touch its shard, in steps of at most `SCAN` entries,
 //! one a loop, and goes on by itself: nobody has to ask for each step, so that a busy control side slows
 //! no walk down. What it finds goes to the asker in pieces, each a buffer that the asker made and gives
 //! back once it is read. A walk without an empty buffer waits; one whose asker is gone ends. So an asker
 //! that reads slowly holds up nobody, and a worker that lists neither allocates nor waits.
 //!
-//! While packets come in, walks get a bounded share of the worker's time ([`Work::share`]); while none
+//! While packets come in, walks get a bounded share of the worker's time (`Work::share`); while none
 //! do, all of it. A walk sees each flow that lives through it once; others may or may not be seen.
 
 use super::clock::Clock;

@@ -236,8 +236,11 @@ int sw_port_configure(uint16_t port, const struct sw_port_conf *conf)
 	/* A buffer may come from any pool, so that fast free is out; chains are wanted. */
 	eth.txmode.offloads = RTE_ETH_TX_OFFLOAD_MULTI_SEGS & info.tx_offload_capa;
 	/* Devices that look at transport checksums say what they found in ol_flags. A tap has no
-	 * hardware that could: its driver reads the packet on this core, as the packet path would. */
-	if (info.driver_name == NULL || strcmp(info.driver_name, "net_tap") != 0)
+	 * hardware that could: its driver reads the packet on this core, as the packet path would. And
+	 * virtio's asks the host for packets whose checksum nobody has filled in yet, which would be
+	 * broken where they leave. */
+	if (info.driver_name == NULL ||
+	    (strcmp(info.driver_name, "net_tap") != 0 && strncmp(info.driver_name, "net_virtio", 10) != 0))
 		eth.rxmode.offloads = (RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM) &
 				      info.rx_offload_capa;
 	if (conf->scatter)

@@ -263,8 +263,9 @@ impl Frame for Mbuf {
     #[inline]
     fn l4_sum(&self) -> Checksum {
         match self.header().ol_flags & SUM_MASK {
-            SUM_GOOD | SUM_MASK => Checksum::Good, // both: not in the frame, but verified
+            SUM_GOOD => Checksum::Good,
             SUM_BAD => Checksum::Bad,
+            // Both: right where it came from, but not in the frame, and so not where it goes to.
             _ => Checksum::Unknown,
         }
     }

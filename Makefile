@@ -4,9 +4,12 @@
 # make bench     the benchmarks, each against its peers, into benches/results (QUICK=1 takes minutes)
 # make deb       the Debian 12 package, into target/debian
 # make test-deb  installs it in a clean Debian tree, boots that, uses it and removes it (root; DEB=FILE: that one)
+# make image     a bootable disk image of Debian 12 with the package, into target/image (root; DEB=FILE: that one)
+# make test-image  boots it in emulated boxes with NICs bound by our scripts, and sends traffic through them; a
+#                quarter of an hour, so no part of `make test` (root; DEB=FILE, SCENARIO=vfio|uio|queues)
 # make fmt       formats the sources
 # make clean     removes what was built
-.PHONY: help demo test sanitize bench deb test-deb fmt clean
+.PHONY: help demo test sanitize bench deb test-deb image test-image fmt clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,6 +41,13 @@ deb:
 
 test-deb: $(if $(DEB),,deb)
 	deploy/test-deb.sh $(DEB)
+
+image: $(if $(DEB),,deb)
+	deploy/setup.sh image
+	deploy/image/build.sh $(if $(DEB),--package $(DEB))
+
+test-image: image
+	deploy/image/test.py $(SCENARIO)
 
 fmt:
 	cargo fmt --all

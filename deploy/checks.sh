@@ -24,7 +24,7 @@ skip() { printf 'skipped: %s\n' "$*"; }
 
 step_scripts() {
     local file
-    for file in deploy/*.sh benches/*.sh .ci/run; do
+    for file in deploy/*.sh deploy/image/*.sh benches/*.sh .ci/run; do
         bash -n "$file"
         [[ -x $file ]] || {
             printf '%s is not executable\n' "$file"

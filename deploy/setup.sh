@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
-# Installs what `make demo`, `make test`, `make bench` and `make deb` need and is not there yet.
+# Installs what `make demo`, `make test`, `make bench`, `make deb` and `make test-image` need and is not there yet.
 set -euo pipefail
 
 RUST_MIN=1.95
 
 usage() {
     cat <<USAGE
-Usage: deploy/setup.sh demo|test|bench|deb
+Usage: deploy/setup.sh demo|test|bench|deb|image
 
-Installs what is missing for \`make demo\`, \`make test\`, \`make bench\` or \`make deb\` and \`make test-deb\`
-on Debian 12, and says what to do where it cannot. Changes nothing, and asks no network, when everything is there.
+Installs what is missing for \`make demo\`, \`make test\`, \`make bench\`, \`make deb\` and \`make test-deb\`, or
+\`make test-image\` on Debian 12, and says what to do where it cannot. Changes nothing, and asks no network, when
+everything is there.
 
   demo   the compiler's needs, DPDK with the virtual-device drivers, and the demo's programs
   test   all of that, and the programs that the tests and the checks run
   bench  what the demo needs, and those that the benchmarks compare with
   deb    what the demo needs, cargo-deb, and what \`make test-deb\` makes and boots a clean Debian with
+  image  what makes the disk image of a package, and the emulator that boots it
 
 Needs root or sudo only when a package is missing.
 USAGE
@@ -43,6 +45,11 @@ TEST_PACKAGES=(
 BENCH_PACKAGES=("${DEMO_PACKAGES[@]}" conntrack nftables dpdk-dev util-linux)
 # systemd-nspawn boots the tree that debootstrap makes.
 DEB_PACKAGES=("${DEMO_PACKAGES[@]}" debootstrap systemd-container dpkg-dev)
+# mmdebstrap, mtools and sfdisk make the image; QEMU with its UEFI boots it, and ssh manages it.
+IMAGE_PACKAGES=(
+    mmdebstrap mtools fdisk e2fsprogs zstd qemu-system-x86 seabios ovmf openssh-client util-linux
+    iproute2 iputils-ping curl python3 ca-certificates
+)
 # The benches run a switch of their own.
 PEER_PACKAGES=(openvswitch-switch openvswitch-switch-dpdk)
 # What tests/real runs: servers and clients of the protocols that have helpers. The library is one
@@ -197,6 +204,12 @@ need_cargo_deny() {
     cargo install cargo-deny --locked >&2
 }
 
+need_cargo_deb() {
+    command -v cargo-deb >/dev/null && return 0
+    say "building cargo-deb, which takes some minutes"
+    cargo install cargo-deb --locked >&2
+}
+
 # Fuzzing is for those who have a nightly toolchain; nobody is asked to install one.
 need_cargo_fuzz() {
     rustup toolchain list 2>/dev/null | grep -q '^nightly' || return 0
@@ -257,6 +270,7 @@ main() {
             ;;
         bench) packages=("${BENCH_PACKAGES[@]}") programs=("${PEER_PACKAGES[@]}") ;;
         deb) packages=("${DEB_PACKAGES[@]}") ;;
+        image) packages=("${IMAGE_PACKAGES[@]}") ;;
         -h | --help)
             usage
             return 0
@@ -269,7 +283,7 @@ main() {
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
     need_debian "${packages[@]}" "${programs[@]}"
     install_packages "${packages[@]}"
-    need_rust
+    if [[ $1 != image ]]; then need_rust; fi
     if ((${#programs[@]})); then install_programs "${programs[@]}"; fi
     if [[ $1 == test ]]; then
         need_component rustfmt cargo-fmt

@@ -31,7 +31,6 @@ bench:
 	deploy/setup.sh bench
 	cargo bench --locked --bench report -- $(if $(QUICK),--quick,--full)
 
-# The pages and completions are the binary's own.
 deb:
 	deploy/setup.sh deb
 	cargo build --release --locked

@@ -196,6 +196,17 @@ const SUM_BAD: u64 = 1 << 3;
 const SUM_GOOD: u64 = 1 << 8;
 const SUM_MASK: u64 = SUM_BAD | SUM_GOOD;
 
+/// What receive flags say of the transport checksum. Both: right where it came from, but not in the frame,
+/// and so not where it goes to.
+#[inline(always)]
+const fn sum(flags: u64) -> Checksum {
+    match flags & SUM_MASK {
+        SUM_GOOD => Checksum::Good,
+        SUM_BAD => Checksum::Bad,
+        _ => Checksum::Unknown,
+    }
+}
+
 /// A buffer with a frame in it. Dropping it gives it back to its pool.
 ///
 /// It is the pointer alone: an array of these is what DPDK's bursts take and fill.
@@ -262,12 +273,7 @@ impl Frame for Mbuf {
 
     #[inline]
     fn l4_sum(&self) -> Checksum {
-        match self.header().ol_flags & SUM_MASK {
-            SUM_GOOD => Checksum::Good,
-            SUM_BAD => Checksum::Bad,
-            // Both: right where it came from, but not in the frame, and so not where it goes to.
-            _ => Checksum::Unknown,
-        }
+        sum(self.header().ol_flags)
     }
 
     #[inline]
@@ -294,6 +300,14 @@ mod tests {
     fn an_array_of_buffers_is_an_array_of_pointers() {
         assert_eq!(size_of::<Mbuf>(), size_of::<*mut rte_mbuf>());
         assert_eq!(size_of::<Option<Mbuf>>(), size_of::<*mut rte_mbuf>());
+    }
+
+    #[test]
+    fn only_a_checksum_that_is_in_the_frame_is_good() {
+        assert_eq!(sum(0), Checksum::Unknown);
+        assert_eq!(sum(SUM_GOOD | HASHED), Checksum::Good);
+        assert_eq!(sum(SUM_BAD), Checksum::Bad);
+        assert_eq!(sum(SUM_GOOD | SUM_BAD), Checksum::Unknown);
     }
 
     #[test]
